@@ -1,0 +1,1 @@
+"""Networks at rest and at work: cards, graphs, and the engines that run them."""

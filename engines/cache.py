@@ -1,0 +1,52 @@
+"""The user's own cache folder: wrapped graphs and what runtimes compile from them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def cache_dir(*parts: str) -> Path | None:
+    """
+    A folder of the user's cache, made if need be with mode 0700; None if it cannot be had.
+
+    `$STREAMSEG_CACHE`, else the platform's place: `$XDG_CACHE_HOME/streamseg` (~/.cache),
+    ~/Library/Caches/streamseg on macOS, %LOCALAPPDATA%/streamseg/cache on Windows. Compiled
+    models are code, so a folder that others may write is not used.
+    """
+    named = os.environ.get("STREAMSEG_CACHE")
+    if named:
+        root = Path(named)
+    elif sys.platform == "darwin":
+        root = Path("~/Library/Caches/streamseg").expanduser()
+    elif sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+        root = Path(local).expanduser() / "streamseg" / "cache"
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "streamseg"
+    folder = root.joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.name == "posix":
+            status = root.stat()
+            if status.st_uid != os.getuid():
+                return None
+            if status.st_mode & 0o077:
+                root.chmod(0o700)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes the whole file or none of it, so that a reader never sees half."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,114 @@
+"""From a model's name to a running engine, saying what was chosen and why."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from engines.cache import cache_dir, write_atomically
+from engines.engine import Engine
+from engines.errors import EngineUnavailableError
+from engines.model import DEFAULT, Model, find_model
+
+ENGINES = ("openvino", "onnxruntime")
+# What graph.py builds; part of the cache key. Raise it when a change there changes a graph.
+# It stands here because importing graph.py imports onnx, which a warm start does without.
+GRAPH_REVISION = 1
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine's name and the reason for it."""
+
+    engine: str
+    why: str
+
+
+def choose_engine(asked: str = "auto") -> Choice:
+    """What `auto` stands for on this machine; anything else is taken at its word."""
+    if asked == "auto":
+        return Choice("openvino", "auto: the fastest engine for this machine's processor")
+    if asked not in ENGINES:
+        raise EngineUnavailableError(
+            f"engine {asked!r} is unknown; allowed: auto, {', '.join(ENGINES)}"
+        )
+    return Choice(asked, "asked for")
+
+
+def is_installed(engine: str) -> bool:
+    """Whether the engine's runtime can be imported, without importing it."""
+    return find_spec(engine) is not None
+
+
+def load_engine(
+    model: str | Path = DEFAULT,
+    *,
+    card: str | Path | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str | None = None,
+    batch: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> Engine:
+    """
+    A ready engine; use it in a `with` block.
+
+    `model` is a shipped model's name or an .onnx file, `card` its card if that is not beside it,
+    `device` an OpenVINO device name. `say` gets a line for what takes long. Raises EngineError.
+    """
+    choice = choose_engine(engine)
+    if precision not in PRECISIONS:
+        raise EngineUnavailableError(
+            f"precision {precision!r} is unknown; allowed: {', '.join(PRECISIONS)}"
+        )
+    if not is_installed(choice.engine):
+        raise EngineUnavailableError(
+            f"{choice.engine} is not installed; pip install 'streamseg[{choice.engine}]'"
+        )
+    found = find_model(model, Path(card) if card is not None else None)
+    graph = wrapped_graph(found, say)
+    if choice.engine == "openvino":
+        from engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(
+            graph,
+            found.card,
+            device=device or "CPU",
+            precision=precision,
+            batch=batch,
+            why=choice.why,
+            cache=cache_dir("openvino"),
+        )
+    if device is not None and device != "CPU":
+        raise EngineUnavailableError(f"{choice.engine} runs on the CPU only, not on {device!r}")
+    from engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(graph, found.card, precision=precision, batch=batch, why=choice.why)
+
+
+def wrapped_graph(model: Model, say: Callable[[str], None] = lambda line: None) -> bytes:
+    """
+    The model's graph with pictures in and class ids out, from the cache when it was made before.
+
+    The key holds the network's bytes and the whole card: a changed card never meets an old graph.
+    """
+    key = hashlib.sha256()
+    key.update(model.onnx.read_bytes())
+    key.update(model.card.model_dump_json().encode())
+    key.update(str(GRAPH_REVISION).encode())
+    folder = cache_dir("graphs")
+    kept = folder / f"{key.hexdigest()}.onnx" if folder else None
+    if kept is not None and kept.is_file():
+        return kept.read_bytes()
+    say(f"preparing {model.card.name} (once)")
+    from engines.graph import read_onnx, wrap
+
+    data: bytes = wrap(read_onnx(model.onnx), model.card).SerializeToString()
+    if kept is not None:
+        write_atomically(kept, data)
+    return data

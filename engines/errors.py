@@ -1,0 +1,27 @@
+"""What can go wrong with networks, as one tree: catch `EngineError` to catch all of it."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """A network or the engine that runs it is at fault; the message says what to do."""
+
+
+class CardError(EngineError):
+    """A model card is missing, malformed, or does not describe its network."""
+
+
+class ModelError(EngineError):
+    """A model is unknown, unreadable, or not a segmentation network."""
+
+
+class EngineUnavailableError(EngineError):
+    """The engine, precision or device that was asked for does not work on this machine."""
+
+
+class PictureError(EngineError):
+    """What was submitted is not uint8 (N, height, width, 3) of the engine's size."""
+
+
+class InferenceError(EngineError):
+    """The engine failed on a picture; it remains usable for the next one."""

@@ -1,0 +1,254 @@
+"""
+Any ONNX segmentation network + its card -> one graph that takes pictures and gives class ids.
+
+    pictures  uint8 (N, height, width, 3) RGB, at the card's size
+      Cast float -> Transpose -> colour order -> normalise -> the network -> to the card's size
+      -> ArgMax -> Cast float -> Cast uint8
+    labels    uint8 (N, height, width) class ids
+
+Everything around the network runs inside the engine, fused and vectorised by it, and every engine
+takes and gives the same types. The casts go through float at both ends because TensorRT converts
+uint8 only from and to floats, and only at a network's edge.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper, version_converter
+
+from engines.card import Card
+from engines.errors import CardError, ModelError
+
+PICTURES = "streamseg_pictures"
+LABELS = "streamseg_labels"
+
+# A change here that changes what is built must raise GRAPH_REVISION in engines/choose.py.
+
+# The first opset with Resize's coordinate modes, which label upsampling needs.
+_LEAST_OPSET = 13
+
+# ITU-R BT.601 luma weights of R, G and B: what "gray" means to OpenCV and PIL, and so to the
+# networks that were trained on pictures that they read.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """The network in a file; raises ModelError when it is missing or is not ONNX."""
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}")
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf's, onnx's and the system's errors share no base
+        raise ModelError(f"{path} is not an ONNX model: {_line(error)}") from None
+    if not model.graph.node:
+        raise ModelError(f"{path} is not an ONNX model: its graph is empty")
+    return model
+
+
+def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
+    """
+    A new model with the card's preprocessing and ArgMax around the network.
+
+    The batch stays free if the network leaves it free, height and width become the card's.
+    Raises CardError, naming what the network has, when the card does not describe it.
+    """
+    inner = onnx.ModelProto()
+    inner.CopyFrom(model)
+    opset = next((o.version for o in inner.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < _LEAST_OPSET:
+        inner = version_converter.convert_version(inner, _LEAST_OPSET)
+    graph = inner.graph
+    source = _input(inner, card)
+    batch = _fix_input(source, card)
+    output = _output(inner, card)
+
+    before = _preprocess(source, card)
+    after = _postprocess(output, card, _shape(inner, output.name))
+    nodes = [*before.nodes, *graph.node, *after.nodes]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*before.constants, *after.constants])
+    del graph.input[:]
+    del graph.output[:]
+    del graph.value_info[:]  # shapes noted for another size would contradict the fixed one
+    h, w = card.input.height, card.input.width
+    graph.input.append(_value(PICTURES, [batch, h, w, 3]))
+    graph.output.append(_value(LABELS, [batch, h, w]))
+    try:
+        onnx.checker.check_model(inner)
+        inner = onnx.shape_inference.infer_shapes(inner, strict_mode=True)
+    except Exception as error:  # the checker's and the inferer's errors share no base
+        raise CardError(
+            f"{card.name} does not work at {h}x{w}: {_line(error)}; "
+            "correct the card's input height and width"
+        ) from None
+    return inner
+
+
+def _input(model: onnx.ModelProto, card: Card) -> onnx.ValueInfoProto:
+    weights = {w.name for w in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in weights]
+    if len(inputs) != 1:
+        names = ", ".join(i.name for i in inputs) or "none"
+        raise CardError(f"{card.name} must have one input, a picture; it has: {names}")
+    return inputs[0]
+
+
+def _output(model: onnx.ModelProto, card: Card) -> onnx.ValueInfoProto:
+    outputs = {o.name: o for o in model.graph.output}
+    if card.output.name is None:
+        return model.graph.output[0]
+    if card.output.name not in outputs:
+        raise CardError(
+            f"{card.name} has no output {card.output.name!r}; it has: {', '.join(outputs)}"
+        )
+    return outputs[card.output.name]
+
+
+def _fix_input(source: onnx.ValueInfoProto, card: Card) -> int | str:
+    """Writes the card's size into the network's input; returns its batch."""
+    dims = source.type.tensor_type.shape.dim
+    want = card.input
+    h, w, c = want.height, want.width, want.channels
+    wanted = [c, h, w] if want.layout == "nchw" else [h, w, c]
+    if len(dims) != 4:
+        raise CardError(
+            f"{card.name}'s input {source.name!r} has {len(dims)} dimensions; a picture has 4"
+        )
+    for dim, size in zip(dims[1:], wanted, strict=True):
+        if dim.HasField("dim_value") and dim.dim_value not in (0, size):
+            has = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims]
+            raise CardError(
+                f"{card.name}'s input {source.name!r} is {has}, but its card says {want.layout} "
+                f"with {c} channels, {h}x{w}; correct height, width, color or layout in the card"
+            )
+        dim.dim_value = size
+    if dims[0].HasField("dim_value") and dims[0].dim_value > 0:
+        return int(dims[0].dim_value)
+    dims[0].dim_param = "N"
+    return "N"
+
+
+def _shape(model: onnx.ModelProto, name: str) -> list[int | None] | None:
+    """An output's shape once the input's is fixed; None where inference cannot tell."""
+    for output in model.graph.output:
+        # What the file noted was for its own input size, perhaps another one than the card's.
+        output.type.tensor_type.ClearField("shape")
+    try:
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # a custom operator: the runtime will know, or say what it does not know
+        return None
+    tensor = next(o for o in model.graph.output if o.name == name).type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+
+
+class _Chain:
+    """Nodes, one feeding the next, from `first` on; `end` gives the last one its name."""
+
+    def __init__(self, prefix: str, first: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.last = first
+        self._prefix = f"streamseg_{prefix}"
+
+    def add(self, op: str, *more: str, **attributes: Any) -> str:
+        """Appends a node that takes the last one's output first, then `more`."""
+        name = f"{self._prefix}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, [self.last, *more], [name], name=name, **attributes))
+        self.last = name
+        return name
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        name = f"{self._prefix}_{name}"
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def end(self, name: str) -> None:
+        self.nodes[-1].output[0] = name
+
+
+def _preprocess(source: onnx.ValueInfoProto, card: Card) -> _Chain:
+    """uint8 NHWC RGB -> the network's own input."""
+    want = card.input
+    chain = _Chain("in", PICTURES)
+    chain.add("Cast", to=TensorProto.FLOAT)
+    chain.add("Transpose", perm=[0, 3, 1, 2])
+    std = np.asarray(want.std, np.float64)
+    scale = 1.0 / (255.0 * std)
+    shift = (-np.asarray(want.mean, np.float64) / std).astype(np.float32)
+    if want.color == "gray":
+        # One 1x1 convolution weighs the three channels and normalises their sum.
+        weights = (np.asarray(_LUMA) * scale).astype(np.float32).reshape(1, 3, 1, 1)
+        chain.add("Conv", chain.constant("luma", weights), chain.constant("shift", shift))
+    else:
+        if want.color == "bgr":
+            chain.add("Gather", chain.constant("bgr", np.array([2, 1, 0], np.int64)), axis=1)
+        chain.add("Mul", chain.constant("scale", scale.astype(np.float32).reshape(1, 3, 1, 1)))
+        chain.add("Add", chain.constant("shift", shift.reshape(1, 3, 1, 1)))
+    if want.layout == "nhwc":
+        chain.add("Transpose", perm=[0, 2, 3, 1])
+    kind = source.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        # Only now: 8-bit pictures are exact in float, and FP16 networks get them normalised.
+        chain.add("Cast", to=kind)
+    chain.end(source.name)
+    return chain
+
+
+def _postprocess(output: onnx.ValueInfoProto, card: Card, shape: list[int | None] | None) -> _Chain:
+    """The network's class scores -> uint8 class ids at the card's size."""
+    if shape is not None and len(shape) != 4:
+        raise CardError(
+            f"{card.name}'s output {output.name!r} has {len(shape)} dimensions; class scores have "
+            "4 (N, classes, height, width); name another output in the card"
+        )
+    nchw = card.output.layout == "nchw"
+    channels = None if shape is None else shape[1 if nchw else 3]
+    binary = channels == 1 and len(card.classes) == 2
+    if channels is not None and channels != len(card.classes) and not binary:
+        raise CardError(
+            f"{card.name}'s output {output.name!r} has {channels} channels, but its card names "
+            f"{len(card.classes)} classes; correct classes, or output in the card"
+        )
+    h, w = card.input.height, card.input.width
+    chain = _Chain("out", output.name)
+    if not nchw:
+        chain.add("Transpose", perm=[0, 3, 1, 2])
+    if shape is None or (shape[2:] if nchw else shape[1:3]) != [h, w]:
+        # Networks such as SegFormer answer at a quarter of their input. Scores are interpolated,
+        # never ids: bilinear, half-pixel centres; batch and channels stay what they are.
+        scores = chain.last
+        kept = [chain.constant(n, np.array([v], np.int64)) for n, v in (("from", 0), ("to", 2))]
+        chain.add("Shape")
+        chain.add("Slice", *kept)
+        chain.add("Concat", chain.constant("size", np.array([h, w], np.int64)), axis=0)
+        sizes, chain.last = chain.last, scores
+        chain.add(
+            "Resize", "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel"
+        )
+    if binary:
+        chain.add("Cast", to=TensorProto.FLOAT)
+        chain.add("Greater", chain.constant("threshold", np.array(0.0, np.float32)))
+        chain.add("Cast", to=TensorProto.FLOAT)
+        chain.add("Squeeze", chain.constant("axis", np.array([1], np.int64)))
+    else:
+        chain.add("ArgMax", axis=1, keepdims=0)
+        chain.add("Cast", to=TensorProto.FLOAT)
+    chain.add("Cast", to=TensorProto.UINT8)
+    chain.end(LABELS)
+    return chain
+
+
+def _value(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,1 @@
+"""The shipped ONNX files and their cards."""

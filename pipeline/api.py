@@ -1,0 +1,50 @@
+"""The short way: a source and a model in, segmented frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from engines.choose import load_engine
+from engines.engine import Engine
+from engines.model import DEFAULT
+from pipeline.runner import Frames, Pipeline
+from pipeline.sources import open_source
+from pipeline.stages import Look, colorize, infer, preprocess
+
+
+@contextmanager
+def segment(
+    source: str | Path,
+    model: str | Path | Engine = DEFAULT,
+    *,
+    look: Look | None = None,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    max_frames: int | None = None,
+    **engine_options: Any,
+) -> Iterator[Frames]:
+    """
+    Frames of `source` with `labels` (uint8 (H, W) class ids) and `picture` (uint8 (H, W, 3)
+    RGB), in order, computed ahead in threads of their own.
+
+    `model` is a name, an .onnx file with its card, or an engine that the caller keeps;
+    `engine_options` go to `engines.choose.load_engine`. Leaving the block stops everything.
+    Raises PipelineError or EngineError, whatever a thread met first.
+    """
+    opened = open_source(source, start_s=start_s, duration_s=duration_s, max_frames=max_frames)
+    with closing(opened):
+        if isinstance(model, (str, Path)):
+            with load_engine(model, **engine_options) as engine:
+                with Pipeline(opened, stages_for(engine, look)) as pipeline:
+                    yield iter(pipeline)
+        else:
+            with Pipeline(opened, stages_for(model, look)) as pipeline:
+                yield iter(pipeline)
+
+
+def stages_for(engine: Engine, look: Look | None = None) -> list[Any]:
+    """Preprocess, infer and colorize for an engine and its card."""
+    return [preprocess(engine.card), infer(engine), colorize(engine.card, look)]

@@ -1,0 +1,111 @@
+"""
+A bounded hand-over between two threads, which counts what waits and what is dropped.
+
+The end of a stream and its failure are states of the channel, never items in it, so neither can
+be overtaken, drained away or waited for in vain.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Generic, Literal, TypeVar
+
+from pipeline.errors import StoppedError
+
+T = TypeVar("T")
+Policy = Literal["block", "drop_oldest"]
+
+
+class Channel(Generic[T]):
+    """
+    At most `capacity` items, handed over in order.
+
+    With policy `block` a full channel makes `put` wait; with `drop_oldest` it never waits and the
+    oldest item is dropped and counted. Any thread may `end` or `stop` it at any time.
+    """
+
+    def __init__(self, capacity: int, policy: Policy = "block") -> None:
+        if capacity < 1:
+            raise ValueError(f"a channel holds at least 1 item, not {capacity}")
+        self.capacity = capacity
+        self.policy: Policy = policy
+        self.taken = 0
+        """Items that `get` has handed out."""
+        self.accepted = 0
+        """Items that `put` has taken in."""
+        self.dropped = 0
+        """Items that gave way to newer ones (policy drop_oldest)."""
+        self.put_wait_s = 0.0
+        """Seconds that the producer waited for room."""
+        self.get_wait_s = 0.0
+        """Seconds that the consumer waited for an item."""
+        self._items: deque[T] = deque()
+        self._ended = False
+        self._stopped = False
+        lock = threading.Lock()
+        self._changed_for_get = threading.Condition(lock)
+        self._changed_for_put = threading.Condition(lock)
+
+    def put(self, item: T) -> None:
+        """Hands an item over; raises StoppedError if the channel is stopped or has ended."""
+        with self._changed_for_put:
+            if len(self._items) >= self.capacity and not (self._stopped or self._ended):
+                if self.policy == "drop_oldest":
+                    self._items.popleft()
+                    self.dropped += 1
+                else:
+                    begun = perf_counter()
+                    while len(self._items) >= self.capacity and not (self._stopped or self._ended):
+                        self._changed_for_put.wait()
+                    self.put_wait_s += perf_counter() - begun
+            if self._stopped or self._ended:
+                raise StoppedError("the channel takes no more")
+            self._items.append(item)
+            self.accepted += 1
+            self._changed_for_get.notify()
+
+    def get(self) -> T:
+        """The next item; raises EOFError after the last one, StoppedError once stopped."""
+        with self._changed_for_get:
+            if not self._items and not (self._ended or self._stopped):
+                begun = perf_counter()
+                while not self._items and not (self._ended or self._stopped):
+                    self._changed_for_get.wait()
+                self.get_wait_s += perf_counter() - begun
+            if self._stopped:
+                raise StoppedError("the channel gives no more")
+            if not self._items:
+                raise EOFError
+            item = self._items.popleft()
+            self.taken += 1
+            self._changed_for_put.notify()
+            return item
+
+    def __iter__(self) -> Iterator[T]:
+        """Items until the end; raises StoppedError if the channel is stopped before it."""
+        while True:
+            try:
+                item = self.get()
+            except EOFError:
+                return
+            yield item
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def end(self) -> None:
+        """No more items will come; those that are in it can still be had. Not after `stop`."""
+        with self._changed_for_get:
+            self._ended = True
+            self._changed_for_get.notify_all()
+            self._changed_for_put.notify_all()
+
+    def stop(self) -> None:
+        """Both sides get StoppedError from now on; items that are in it stay, to be counted."""
+        with self._changed_for_get:
+            self._stopped = True
+            self._changed_for_get.notify_all()
+            self._changed_for_put.notify_all()

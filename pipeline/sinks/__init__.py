@@ -1,0 +1,81 @@
+"""Where frames go: `open_output` and `open_mask` find the right kind for a path."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from engines.card import Card
+from pipeline.errors import SinkError
+from pipeline.sinks.destination import Output
+from pipeline.sinks.encoder import CONTAINERS, DEFAULT_QUALITY
+from pipeline.sinks.images import PICTURE_SUFFIXES, ImageSink, encode_picture, mask_encoder
+from pipeline.sinks.masks import MASK_VIDEO_SUFFIX, MaskVideoSink
+from pipeline.sinks.statistics import StatisticsSink
+from pipeline.sinks.video import VideoSink
+from pipeline.sources import AnySource
+
+__all__ = [
+    "ImageSink",
+    "MaskVideoSink",
+    "Output",
+    "StatisticsSink",
+    "VideoSink",
+    "open_mask",
+    "open_output",
+]
+
+
+def open_output(
+    path: str | Path,
+    source: AnySource,
+    *,
+    encoder: str = "auto",
+    quality: int = DEFAULT_QUALITY,
+    force: bool = False,
+) -> VideoSink | ImageSink:
+    """
+    A sink for the coloured pictures: a video by its suffix, an image, a %06d pattern, or a
+    folder. Raises SinkError when it cannot be made there.
+    """
+    target = Path(path)
+    if target.suffix.lower() in CONTAINERS:
+        return VideoSink(
+            target,
+            source.info,
+            audio=source.tap_audio(),
+            encoder=encoder,
+            quality=quality,
+            force=force,
+        )
+    if _is_images(target, PICTURE_SUFFIXES, str(path)):
+        frames = source.info.frames
+        return ImageSink(target, encode_picture, name="images", frames=frames, force=force)
+    raise SinkError(
+        f"{path}: {target.suffix} is not written; allowed: {', '.join(CONTAINERS)}, "
+        f"{', '.join(PICTURE_SUFFIXES)}, a %06d pattern of those, or a folder"
+    )
+
+
+def open_mask(
+    path: str | Path, source: AnySource, card: Card, *, force: bool = False
+) -> MaskVideoSink | ImageSink:
+    """A sink for class ids: lossless .mkv, a .png, a %06d.png pattern, or a folder of PNGs."""
+    target = Path(path)
+    if target.suffix.lower() == MASK_VIDEO_SUFFIX:
+        return MaskVideoSink(target, source.info, force=force)
+    if _is_images(target, (".png",), str(path)):
+        frames = source.info.frames
+        return ImageSink(target, mask_encoder(card), name="mask", frames=frames, force=force)
+    raise SinkError(
+        f"{path}: a mask must be lossless; allowed: {MASK_VIDEO_SUFFIX} (FFV1), .png, "
+        "a %06d.png pattern, or a folder"
+    )
+
+
+def _is_images(path: Path, suffixes: tuple[str, ...], text: str) -> bool:
+    if path.is_dir() or text.endswith(("/", "\\")):
+        return True
+    if re.search(r"%(?!0?\d*d)", path.name):
+        raise SinkError(f"{path}: a pattern numbers its files as %d or %06d")
+    return path.suffix.lower() in suffixes or not path.suffix

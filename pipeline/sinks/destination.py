@@ -1,0 +1,101 @@
+"""Files that appear under their final name only when they are whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SinkError
+
+
+@dataclass
+class Output:
+    """What a sink has made; a row of the report's `outputs`."""
+
+    path: Path
+    """The final name, or the partial one if the run failed; both are playable."""
+    codec: str
+    frames: int = 0
+    complete: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "path": str(self.path),
+            "frames": self.frames,
+            "codec": self.codec,
+            "complete": self.complete,
+        }
+
+
+def check_file(path: Path, force: bool) -> None:
+    """Raises SinkError unless a file can be made at `path`; overwriting needs `force`."""
+    if path.is_dir():
+        raise SinkError(f"{path} is a folder; name a file in it")
+    if path.exists() and not force:
+        raise SinkError(f"{path} exists; --force overwrites it")
+    _check_folder(path.parent)
+
+
+def check_folder(path: Path, force: bool) -> None:
+    """Raises SinkError unless files can be made in folder `path`; a filled one needs `force`."""
+    if path.exists() and not path.is_dir():
+        raise SinkError(f"{path} is a file; name a folder")
+    if path.is_dir():
+        _check_folder(path)
+        if not force and any(path.iterdir()):
+            raise SinkError(f"folder {path} is not empty; --force writes into it all the same")
+    else:
+        _check_folder(path.parent)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise SinkError(f"there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SinkError(f"folder {folder} is not writable")
+
+
+@contextmanager
+def whole_file(output: Output) -> Iterator[Path]:
+    """
+    Gives a name beside `output.path` to write to, and renames it at the block's good end.
+
+    After an error the partial file stays, for what is in it can be used, and `output.path` says
+    where; if nothing was written it is removed. Errors of the disk become SinkError.
+    """
+    final = output.path
+    partial = final.with_name(f"{final.stem}.partial{final.suffix}")
+    try:
+        with disk_errors(final):
+            yield partial
+            partial.replace(final)
+        output.complete = True
+    except BaseException:
+        if output.frames:
+            output.path = partial
+        else:
+            partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the system's errors into one line about `path`."""
+    try:
+        yield
+    except SinkError:
+        raise
+    except OSError as error:
+        reason = {
+            errno.ENOSPC: "the disk is full",
+            errno.EFBIG: "the file may not grow further (a limit of the system or disk)",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EACCES: "permission denied",
+            errno.EROFS: "the disk is read-only",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise SinkError(f"{path} cannot be written: {reason}") from error

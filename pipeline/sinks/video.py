@@ -1,0 +1,231 @@
+"""A video file: the coloured pictures with the source's own timestamps and audio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from pipeline.channel import Policy
+from pipeline.frame import Frame, Image
+from pipeline.runner import Frames
+from pipeline.sinks.destination import Output, check_file, whole_file
+from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, choose_encoder
+from pipeline.sources.color import matrix_of
+from pipeline.sources.info import AudioTap, SourceInfo
+from pipeline.threads import plan_threads
+
+# swscale's matrix -> ITU-T H.273's number, which the file is tagged with.
+_TAGS = {Colorspace.ITU709: 1, Colorspace.ITU601: 6, Colorspace.BT2020: 9}
+
+
+class VideoSink:
+    """
+    Encodes `frame.picture` into a container chosen by the path's suffix.
+
+    Timestamps are the source's, to the container's tick. Audio packets go through untouched where
+    the container can carry them; `notes` says where not. If the source changes its size, pictures
+    are fitted into the first one's.
+    """
+
+    policy: Policy = "block"
+    name = "encode"
+    advice = (
+        "encoding is the limit: a hardware encoder (--encoder), a higher --quality number or a "
+        "smaller source is faster"
+    )
+
+    def __init__(
+        self,
+        path: Path,
+        info: SourceInfo,
+        *,
+        audio: AudioTap | None = None,
+        encoder: str = "auto",
+        quality: int = DEFAULT_QUALITY,
+        force: bool = False,
+    ) -> None:
+        check_file(path, force)
+        self._encoder = choose_encoder(path.suffix, encoder, quality)
+        self.output = Output(path, self._encoder.name)
+        self.notes: list[str] = []
+        self._info = info
+        self._audio = audio
+
+    def run(self, frames: Frames) -> Frames:
+        """Writes each frame and passes it on."""
+        with whole_file(self.output) as path:
+            with open_container(path) as container:
+                writer: _Writer | None = None
+                for frame in frames:
+                    assert frame.picture is not None
+                    if writer is None:
+                        writer = _Writer(container, self._encoder, self._info, self._audio)
+                        self.notes += writer.start(frame.picture)
+                    writer.write(frame, frame.picture)
+                    self.output.frames += 1
+                    yield frame
+                if writer is not None:
+                    writer.finish()
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[Any]:
+    """A container to mux into, closed whatever happens, so that what is in it stays playable."""
+    container = av.open(str(path), "w", options=_muxer_options(path.suffix.lower()))
+    try:
+        yield container
+    except BaseException:
+        # The trailer may fail for the same reason (a full disk); the first error is the one to see.
+        with suppress(Exception):
+            container.close()
+        raise
+    container.close()
+
+
+def _muxer_options(suffix: str) -> dict[str, str]:
+    if suffix in (".mp4", ".m4v", ".mov"):
+        # Fragments while it is written, so that a file that breaks off (power, a full disk, kill
+        # -9) plays up to there; an ordinary file once it is closed. Without delay_moov the edit
+        # lists, and with them exact timestamps, would be lost.
+        return {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+    return {}
+
+
+class _Writer:
+    """One open container's streams."""
+
+    def __init__(
+        self, container: Any, encoder: Encoder, info: SourceInfo, audio: AudioTap | None
+    ) -> None:
+        self._container = container
+        self._encoder = encoder
+        self._info = info
+        self._audio = audio
+        self._reformatter = VideoReformatter()
+        self._audio_streams: list[Any] = []
+        self._end_s = 0.0
+
+    def start(self, first: Image) -> list[str]:
+        """Makes the streams; returns notes for the user."""
+        info, notes = self._info, []
+        h, w = first.shape[:2]
+        even = (h + h % 2, w + w % 2)
+        if even != (h, w) and self._encoder.name != "libvpx-vp9":
+            h, w = even
+            notes.append(f"H.264 takes even sides only: the video is {w}x{h}, its edge repeated")
+        self._size = (h, w)
+        stream = self._container.add_stream(
+            self._encoder.name, rate=info.rate or 25, options=self._encoder.options
+        )
+        stream.width, stream.height = w, h
+        stream.pix_fmt = self._encoder.pixel_format
+        stream.time_base = info.time_base
+        context = stream.codec_context
+        context.time_base = info.time_base
+        context.thread_count = plan_threads().encode
+        context.sample_aspect_ratio = info.pixel_aspect
+        self._matrix = info.matrix or matrix_of(2, w, h)
+        context.color_range = ColorRange.MPEG
+        context.colorspace = _TAGS[self._matrix]
+        context.color_primaries = info.color_primaries
+        context.color_trc = info.color_trc
+        self._stream = stream
+        notes += self._add_audio()
+        self._container.start_encoding()
+        return notes
+
+    def _add_audio(self) -> list[str]:
+        notes = []
+        for template in self._audio.streams if self._audio is not None else ():
+            codec = template.codec_context.name
+            stream = None
+            if codec in self._container.supported_codecs:
+                with suppress(av.error.FFmpegError, ValueError):
+                    stream = self._container.add_stream_from_template(template)
+            if stream is None:
+                notes.append(
+                    f"{codec} audio does not go into {self._container.format.name}: left out"
+                )
+            self._audio_streams.append(stream)
+        return notes
+
+    def write(self, frame: Frame, picture: Image) -> None:
+        video = av.VideoFrame.from_numpy_buffer(fit(picture, *self._size), "rgb24")
+        video = self._reformatter.reformat(
+            video,
+            format=self._encoder.pixel_format,
+            src_colorspace=self._matrix,
+            dst_colorspace=self._matrix,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.BILINEAR,
+            threads=1,
+        )
+        video.pts, video.time_base = frame.pts, frame.time_base
+        if frame.duration:
+            video.duration = frame.duration
+        self._end_s = float((frame.pts + frame.duration) * frame.time_base)
+        for packet in self._stream.encode(video):
+            self._container.mux_one(packet)
+        self._write_audio(frame.time_s)
+
+    def finish(self) -> None:
+        """What the encoder still holds, and the audio that belongs to the pictures written."""
+        for packet in self._stream.encode(None):
+            self._container.mux_one(packet)
+        complete = self._audio is not None and self._audio.complete
+        self._write_audio(None if complete else self._end_s)
+
+    def _write_audio(self, until_s: float | None) -> None:
+        if self._audio is None:
+            return
+        for number, packet in self._audio.take(until_s):
+            stream = self._audio_streams[number]
+            if stream is not None:
+                # Muxing changes a packet, and another sink may have the same one.
+                copy = copy_packet(packet)
+                copy.stream = stream
+                self._container.mux_one(copy)
+
+
+def copy_packet(packet: Any) -> Any:
+    """A packet with the same bytes, times and side data."""
+    copy = av.Packet(bytes(packet))
+    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+    copy.time_base = packet.time_base
+    copy.is_keyframe = packet.is_keyframe
+    for side in packet.iter_sidedata():
+        copy.set_sidedata(side)
+    return copy
+
+
+def fit(picture: Image, height: int, width: int, nearest: bool = False) -> Image:
+    """
+    A contiguous picture or mask of exactly (height, width): padded by its edge if it lacks a
+    pixel, else scaled into it with its own aspect, centred, on black.
+    """
+    h, w = picture.shape[:2]
+    if (h, w) == (height, width):
+        return np.ascontiguousarray(picture)
+    if 0 <= height - h <= 1 and 0 <= width - w <= 1:
+        border = cv2.BORDER_REPLICATE
+        return np.asarray(
+            cv2.copyMakeBorder(picture, 0, height - h, 0, width - w, border), np.uint8
+        )
+    scale = min(height / h, width / w)
+    inner_h, inner_w = max(1, round(h * scale)), max(1, round(w * scale))
+    out = np.zeros((height, width, *picture.shape[2:]), np.uint8)
+    top, left = (height - inner_h) // 2, (width - inner_w) // 2
+    shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    out[top : top + inner_h, left : left + inner_w] = cv2.resize(
+        picture, (inner_w, inner_h), interpolation=cv2.INTER_NEAREST if nearest else shrinks
+    )
+    return out

@@ -1,0 +1,69 @@
+"""Where frames come from: `open_source` finds the right kind for what a user names."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+
+from pipeline.errors import SourceError
+from pipeline.sources.file import FileSource
+from pipeline.sources.images import IMAGE_SUFFIXES, ImageSource, natural_order
+from pipeline.sources.info import AudioTap, SourceInfo
+from pipeline.sources.synthetic import SyntheticSource
+
+__all__ = [
+    "AudioTap",
+    "FileSource",
+    "ImageSource",
+    "SourceInfo",
+    "SyntheticSource",
+    "open_source",
+]
+
+AnySource = FileSource | ImageSource | SyntheticSource
+
+
+def open_source(
+    spec: str | Path,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    max_frames: int | None = None,
+    fps: float = 25.0,
+) -> FileSource | ImageSource:
+    """
+    A video file, a still image, a folder of images or a glob pattern of images, ready to read.
+
+    `start_s` and `duration_s` cut a video; `fps` times still images. Raises SourceError with one
+    line that says what was found and what is allowed.
+    """
+    text = str(spec)
+    path = Path(text)
+    if path.is_dir():
+        files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        if not files:
+            raise SourceError(
+                f"folder {text} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            )
+        return ImageSource(text, natural_order(files), fps=fps, max_frames=max_frames)
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        return ImageSource(text, [path], fps=fps, max_frames=max_frames)
+    if not path.exists():
+        if any(c in text for c in "*?["):
+            found = [Path(p) for p in glob.glob(text, recursive=True)]
+            files = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+            if not files:
+                raise SourceError(f"no images match {text}")
+            return ImageSource(text, natural_order(files), fps=fps, max_frames=max_frames)
+        _explain_missing(text)
+    return FileSource(path, start_s=start_s, duration_s=duration_s, max_frames=max_frames)
+
+
+def _explain_missing(text: str) -> None:
+    if re.match(r"^[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
+        scheme = text.split("://")[0]
+        raise SourceError(f"{scheme} streams are not read yet; give a video file, image or folder")
+    if text.isdecimal() or text.startswith("/dev/video"):
+        raise SourceError("cameras are not read yet; give a video file, an image or a folder")
+    raise SourceError(f"no file or folder at {text}")

@@ -1,0 +1,66 @@
+"""What a source tells its sinks and its users before the first frame."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from av.video.reformatter import Colorspace
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What is known when a source is opened; unknown is None."""
+
+    width: int
+    """Pixels, upright."""
+    height: int
+    time_base: Fraction
+    """Seconds a unit of pts."""
+    rate: Fraction | None = None
+    """Frames a second, on average."""
+    frames: int | None = None
+    """How many frames will come, as far as the container knows."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel divided by its height."""
+    codec: str = ""
+    matrix: Colorspace | None = None
+    """The YUV matrix of the source's pictures, so that what is encoded again keeps it."""
+    color_primaries: int = 2
+    """ITU-T H.273 number; 2 is unspecified. Passed through, like the next."""
+    color_trc: int = 2
+
+
+class AudioTap:
+    """
+    Compressed audio on its way past the stages, from the thread that demuxes to one that muxes.
+
+    The source appends; the sink takes. The video channels between them keep it short.
+    """
+
+    def __init__(self, streams: list[Any]) -> None:
+        self.streams = streams
+        """The source's av.AudioStream objects: templates for a container's own."""
+        self.complete = False
+        """Whether the source has come to its natural end, so that all audio belongs to the run."""
+        self._packets: deque[tuple[int, Any]] = deque()
+
+    def add(self, number: int, packet: Any) -> None:
+        """Appends a packet of `streams[number]`."""
+        self._packets.append((number, packet))
+
+    def take(self, until_s: float | None) -> list[tuple[int, Any]]:
+        """Removes and returns packets in order up to a time in seconds; None takes all."""
+        taken: list[tuple[int, Any]] = []
+        while self._packets:
+            if until_s is not None and _time_s(self._packets[0][1]) > until_s:
+                break
+            taken.append(self._packets.popleft())
+        return taken
+
+
+def _time_s(packet: Any) -> float:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return float((stamp or 0) * packet.time_base)

@@ -1,0 +1,134 @@
+"""Class ids -> the picture that people look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from engines.card import Card
+from pipeline.frame import Image
+from pipeline.runner import Frames, Stage
+from pipeline.stages.draw import contours, draw_legend
+from pipeline.stages.geometry import LabelScaler, present
+from pipeline.stats import engine_wait
+
+# A class that leaves the picture stays in the legend for this many frames, so that a flickering
+# class does not make the legend jump.
+_LEGEND_FRAMES = 25
+
+
+@dataclass(frozen=True)
+class Look:
+    """How labels are painted over the picture."""
+
+    overlay: float = 0.5
+    """Strength of the colours: 0 leaves the picture, 1 hides it."""
+    classes: tuple[int, ...] | None = None
+    """Ids that are painted; None means all but the background."""
+    legend: bool = False
+    contours: bool = False
+
+
+def colorize(card: Card, look: Look | None = None) -> Stage:
+    """Waits for the engine's answer, then fills in `labels` and `picture`, both at frame size."""
+    chosen = look or Look()
+
+    def run(frames: Frames) -> Frames:
+        scale = LabelScaler()
+        painter = Painter(card, chosen)
+        for frame in frames:
+            assert frame.pending is not None
+            with engine_wait():
+                small = frame.pending.result()[0]
+            frame.pending = None
+            height, width = frame.image.shape[:2]
+            frame.labels = scale(small, height, width, card.input)
+            frame.picture = painter.paint(frame.image, frame.labels)
+            yield frame
+
+    return Stage(
+        "colorize", run, "painting is the limit: turn off --contours and --legend, or shrink frames"
+    )
+
+
+class Painter:
+    """Paints labels; its buffers are kept from frame to frame. For one thread."""
+
+    def __init__(self, card: Card, look: Look) -> None:
+        count = len(card.classes)
+        painted = look.classes
+        if painted is None:
+            painted = tuple(i for i in range(count) if i != card.background)
+        self._look = look
+        self._names = card.classes
+        self._colors = card.colors
+        self._table = card.colors.reshape(256, 1, 3)
+        self._painted = np.zeros(256, np.uint8)
+        self._painted[list(painted)] = 255
+        self._everything = len(set(painted)) == count
+        self._seen: dict[int, int] = {}
+        self._scratch = np.empty(0, np.uint8)
+
+    def paint(self, image: Image, labels: Image) -> Image:
+        """
+        uint8 (H, W, 3) RGB and uint8 (H, W) ids -> uint8 (H, W, 3) RGB.
+
+        Where nothing is painted the result is `image` itself, not a copy. Elsewhere a pixel is
+        round((1 - overlay) * image + overlay * colour).
+        """
+        mask = None if self._everything else cv2.LUT(labels, self._painted)
+        box = (0, 0, labels.shape[1], labels.shape[0]) if mask is None else cv2.boundingRect(mask)
+        picture = image
+        if box[2] and (self._look.overlay or self._look.contours):
+            picture = self._blend(image, labels, mask, box)
+        if self._look.legend:
+            picture = picture.copy() if picture is image else picture
+            self._draw_legend(picture, labels)
+        return picture
+
+    def _blend(
+        self, image: Image, labels: Image, mask: Image | None, box: tuple[int, ...]
+    ) -> Image:
+        """A copy of `image` with everything inside `box` (x, y, width, height) painted."""
+        x, y, w, h = box
+        part = np.s_[y : y + h, x : x + w]
+        picture = image.copy()
+        colors, blended = self._buffers(h, w)
+        cv2.applyColorMap(labels[part], self._table, colors)
+        inside = None if mask is None else mask[part]
+        if self._look.overlay:
+            share = self._look.overlay
+            cv2.addWeighted(image[part], 1 - share, colors, share, 0, blended)
+            _copy(blended, inside, picture[part])
+        if self._look.contours:
+            lines = contours(labels[part], image.shape[0])
+            if inside is not None:
+                cv2.bitwise_and(lines, inside, lines)
+            _copy(colors, lines, picture[part])
+        return np.asarray(picture)
+
+    def _buffers(self, h: int, w: int) -> tuple[Image, Image]:
+        """Two pictures of uint8 (h, w, 3), to be overwritten by the next frame."""
+        size = h * w * 3
+        if self._scratch.size < 2 * size:
+            self._scratch = np.empty(2 * size, np.uint8)
+        one, two = self._scratch[:size], self._scratch[size : 2 * size]
+        return one.reshape(h, w, 3), two.reshape(h, w, 3)
+
+    def _draw_legend(self, picture: Image, labels: Image) -> None:
+        # Every fourth pixel will do: what is smaller than that needs no name.
+        for class_id in present(np.ascontiguousarray(labels[::4, ::4])):
+            if self._painted[class_id]:
+                self._seen[class_id] = _LEGEND_FRAMES
+        shown = sorted(self._seen)
+        draw_legend(picture, [self._names[i] for i in shown], self._colors[shown])
+        self._seen = {i: left - 1 for i, left in self._seen.items() if left > 1}
+
+
+def _copy(source: Image, mask: Image | None, target: Image) -> None:
+    if mask is None:
+        np.copyto(target, source)
+    else:
+        cv2.copyTo(source, mask, target)

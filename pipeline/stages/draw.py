@@ -1,0 +1,43 @@
+"""Lines and letters on pictures, sized by the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from pipeline.frame import Image
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def contours(labels: Image, height: int) -> Image:
+    """
+    A mask, uint8 (H, W) of 0 or 255, of lines between classes: 2 pixels wide for a picture
+    720 pixels high and in proportion for others, at least 2.
+    """
+    size = max(2, round(height / 360))
+    gradient = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((size, size), np.uint8))
+    return np.asarray(cv2.compare(gradient, 0.0, cv2.CMP_GT), np.uint8)
+
+
+def draw_legend(picture: Image, names: Sequence[str], colors: Image) -> None:
+    """Draws a box with each name and its colour, RGB, into the picture's top left corner."""
+    if not names:
+        return
+    unit = max(10, picture.shape[0] // 36)  # height of a line, pixels
+    scale, thickness = unit / 28, max(1, unit // 14)
+    texts = [name.encode("ascii", "replace").decode() for name in names]  # all that the font has
+    widest = max(cv2.getTextSize(text, _FONT, scale, thickness)[0][0] for text in texts)
+    bottom = min(picture.shape[0], unit * (len(texts) + 1) + unit // 2)
+    panel = picture[unit // 2 : bottom, unit // 2 : unit // 2 + widest + unit * 5 // 2]
+    cv2.addWeighted(panel, 0.35, np.zeros_like(panel), 0.65, 0, panel)
+    for i, (text, color) in enumerate(zip(texts, colors, strict=True)):
+        top = unit * (i + 1)
+        rgb = tuple(int(v) for v in color)
+        cv2.rectangle(picture, (unit, top), (unit + unit * 3 // 4, top + unit * 3 // 4), rgb, -1)
+        cv2.putText(
+            picture, text, (unit * 2, top + unit * 3 // 4), _FONT, scale, (255, 255, 255),
+            thickness, cv2.LINE_AA,
+        )  # fmt: skip

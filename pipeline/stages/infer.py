@@ -1,0 +1,32 @@
+"""Hands pictures to the engine, several at a time."""
+
+from __future__ import annotations
+
+from engines.engine import Engine
+from pipeline.runner import Frames, Stage
+
+
+def infer(engine: Engine) -> Stage:
+    """
+    Fills in `pending` from `tensor` and passes the frame on at once.
+
+    Who asks for the result is the next stage; the channel between them, one frame in each of
+    their hands and the engine's own limit bound what is in flight to `engine.depth`.
+    """
+    begun = engine.busy_s
+
+    def run(frames: Frames) -> Frames:
+        for frame in frames:
+            assert frame.tensor is not None
+            frame.pending = engine.submit(frame.tensor)
+            frame.tensor = None  # the submission keeps it for as long as the engine reads it
+            yield frame
+
+    return Stage(
+        "infer",
+        run,
+        "the network is the limit: a smaller model or input, a lower precision or faster "
+        "hardware raises the rate",
+        ahead=max(1, engine.depth - 2),
+        busy_s=lambda: engine.busy_s - begun,
+    )

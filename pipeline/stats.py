@@ -1,0 +1,156 @@
+"""
+Time at work and time waiting, a stage at a time, and what limits the frame rate.
+
+Waits are measured where they happen (in channels, and for the engine's answer); a stage is busy
+for the rest. Thread CPU time stands beside it, because wall time lies where threads share cores.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+_current = threading.local()
+
+
+class Meter:
+    """One stage's clock; made by the runner, started and finished in the stage's own thread."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cpu_s = 0.0
+        self.wall_s = 0.0
+        self.engine_wait_s = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measures the calling thread until the block ends."""
+        _current.meter = self
+        wall, cpu = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            self.wall_s = time.perf_counter() - wall
+            self.cpu_s = time.thread_time() - cpu
+            _current.meter = None
+
+
+@contextmanager
+def engine_wait() -> Iterator[None]:
+    """
+    Marks the block as waiting for the engine, so that the stage that waits is not called busy.
+
+    Outside a pipeline (the same stages chained by hand) it does nothing.
+    """
+    meter: Meter | None = getattr(_current, "meter", None)
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        if meter is not None:
+            meter.engine_wait_s += time.perf_counter() - begun
+
+
+@dataclass(frozen=True)
+class StageStats:
+    """What one stage or sink did, in seconds summed over all frames."""
+
+    name: str
+    frames: int
+    busy_s: float
+    cpu_s: float
+    wait_in_s: float
+    wait_out_s: float
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """A row of the report's `stages`, milliseconds a frame."""
+        n = max(1, self.frames)
+        return {
+            "name": self.name,
+            "frames": self.frames,
+            "busy_ms": round(1000 * self.busy_s / n, 3),
+            "cpu_ms": round(1000 * self.cpu_s / n, 3),
+            "wait_in_ms": round(1000 * self.wait_in_s / n, 3),
+            "wait_out_ms": round(1000 * self.wait_out_s / n, 3),
+        }
+
+
+class Histogram:
+    """Durations in buckets 1% wide: percentiles of any number of frames in constant memory."""
+
+    _LEAST_S = 1e-5
+    _STEP = math.log(1.01)
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._total = 0
+        self._max_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        bucket = int(math.log(max(seconds, self._LEAST_S) / self._LEAST_S) / self._STEP)
+        self._counts[bucket] = self._counts.get(bucket, 0) + 1
+        self._total += 1
+        self._max_s = max(self._max_s, seconds)
+
+    def percentile_s(self, percent: float) -> float:
+        """The duration that `percent` of all stay at or under, within 1%; 0 if there are none."""
+        rank, seen = math.ceil(self._total * percent / 100), 0
+        for bucket in sorted(self._counts):
+            seen += self._counts[bucket]
+            if seen >= rank:
+                middle = self._LEAST_S * math.exp((bucket + 0.5) * self._STEP)
+                return min(middle, self._max_s)
+        return 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """The report's `latency_ms`."""
+        out = {f"p{p}": round(1000 * self.percentile_s(p), 3) for p in (50, 90, 95, 99)}
+        return {**out, "max": round(1000 * self._max_s, 3)}
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """The stage that limits the rate, and what the others could reach without it."""
+
+    stage: str
+    fps_limit: float
+    """Frames a second that the rest could reach if this stage cost nothing."""
+    advice: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"stage": self.stage, "fps_limit": round(self.fps_limit, 1), "advice": self.advice}
+
+
+def find_bottleneck(
+    stages: list[StageStats], *, wall_s: float, cpu_s: float, cores: int | None = None
+) -> Bottleneck | None:
+    """
+    Names the stage that is busy for the largest part of the run.
+
+    Where all cores are busy, stages also pay for each other's work; then the costliest in CPU
+    time is the one. Without it the rest is limited by its slowest stage and by the cores:
+    min(1 / busy seconds a frame of any other stage, cores / CPU seconds a frame of all others).
+    Returns None for a run without frames.
+    """
+    cores = cores or os.cpu_count() or 1
+    stages = [s for s in stages if s.frames]
+    if not stages or wall_s <= 0:
+        return None
+    saturated = cpu_s > 0.85 * cores * wall_s
+    worst = max(stages, key=lambda s: s.cpu_s if saturated else s.busy_s)
+    frames = max(s.frames for s in stages)
+    others = [s for s in stages if s is not worst]
+    # A stage that shares saturated cores is slow for want of them; its CPU time is its own cost.
+    alone = [(s.cpu_s if saturated else s.busy_s) / s.frames for s in others]
+    limits = [1 / cost for cost in alone if cost > 0]
+    rest_cpu_s = max(0.0, cpu_s - worst.cpu_s) / frames
+    if rest_cpu_s > 0:
+        limits.append(cores / rest_cpu_s)
+    return Bottleneck(worst.name, min(limits, default=math.inf), worst.advice)

@@ -1,0 +1,33 @@
+"""
+How many threads each part gets, planned together and not each for itself.
+
+The network takes most of the processor and brings its own threads. Decoder, encoder and OpenCV
+are given few, so that they do not fight it for the cores; on a machine with two, one each.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ThreadPlan:
+    """Threads for each video decoder and for each encoder."""
+
+    decode: int
+    encode: int
+
+
+def plan_threads(cores: int | None = None) -> ThreadPlan:
+    """A quarter of the cores to decode and to encode, at least one and at most eight."""
+    cores = cores or available_cores()
+    share = min(8, max(1, cores // 4))
+    return ThreadPlan(decode=share, encode=share)
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""The commands of the `streamseg` program: they parse, call and print."""
