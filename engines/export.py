@@ -1,5 +1,4 @@
-"""
-From a torch module to an ONNX file that every engine takes: the one exporter of this project.
+"""From a torch module to an ONNX file that every engine takes: the one exporter of this project.
 
 torch writes opset 18 or later, with the paths of Python sources in its metadata. TensorRT 8.6
 documents opset 17, and a path makes the file differ from machine to machine. So what torch writes
@@ -37,8 +36,7 @@ ShapeRange = tuple[str, int, int]
 
 
 def export_onnx(module: Any, path: Path, *, size: tuple[int, int], dynamic: bool = True) -> None:
-    """
-    Write `module` as ONNX: `input` (N, 3, H, W) float32 -> `logits` (N, classes, H, W) float32.
+    """Write `module` as ONNX: `input` (N, 3, H, W) float32 -> `logits` (N, classes, H, W) float32.
 
     module: a torch.nn.Module from one such tensor to one such tensor; put in evaluation mode.
     size: (H, W) in pixels to trace with.
@@ -67,8 +65,7 @@ def export_onnx(module: Any, path: Path, *, size: tuple[int, int], dynamic: bool
 
 
 def lower(model: ModelProto) -> ModelProto:
-    """
-    The same network in OPSET, without metadata and with names of ours; uses `model` up.
+    """The same network in OPSET, without metadata and with names of ours; uses `model` up.
 
     `model` has one input (N, 3, H, W) and one output called OUTPUT.
     """
@@ -113,8 +110,7 @@ def lower(model: ModelProto) -> ModelProto:
 
 
 def merge_shapes(nodes: list[NodeProto]) -> list[NodeProto]:
-    """
-    Read a size that torch joins axis by axis as few ranges of few shapes, in place of many.
+    """Read a size that torch joins axis by axis as few ranges of few shapes, in place of many.
 
     torch reads every axis by a Shape of its own and joins them by nested Concats.
     """
@@ -168,8 +164,7 @@ def without_unused(nodes: list[NodeProto]) -> list[NodeProto]:
 
 
 def lower_shape(node: NodeProto, constants: dict[str, TensorProto]) -> list[NodeProto]:
-    """
-    A Shape of some axes as a Shape of all and a Slice; adds the bounds to `constants`.
+    """A Shape of some axes as a Shape of all and a Slice; adds the bounds to `constants`.
 
     Opset 15 gave Shape its range, and parsers that overlook it resize to a wrong size.
     """
@@ -189,8 +184,7 @@ def lower_shape(node: NodeProto, constants: dict[str, TensorProto]) -> list[Node
 
 
 def lower_node(node: NodeProto, constants: dict[str, TensorProto]) -> None:
-    """
-    Turn what opset 18 changed in this node back into opset 17's form, in place.
+    """Turn what opset 18 changed in this node back into opset 17's form, in place.
 
     A node that uses what opset 17 cannot say stays as it is, and the checker names it.
     """
