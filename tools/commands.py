@@ -1,0 +1,43 @@
+"""The commands of the `streamseg` program, as Typer has them."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from tools import doctor, models, run
+
+app = typer.Typer(
+    name="streamseg",
+    help="Real-time semantic segmentation of video.",
+    epilog="Example: streamseg run street.mp4 -o segmented.mp4 --legend",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run", epilog=run.EXAMPLES)(run.run)
+app.command("models", epilog="Example: streamseg models --json")(models.models)
+app.command("doctor", epilog="Example: streamseg doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"streamseg {version('streamseg')}")
+        except PackageNotFoundError:
+            print("streamseg (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
+    ] = False,
+) -> None:
+    pass

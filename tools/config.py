@@ -1,0 +1,80 @@
+"""What a run is told to do: from a YAML file, from the command line, or both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ENGINE_NAMES = ("auto", "openvino", "onnxruntime")
+
+
+class RunConfig(BaseModel):
+    """The options of `streamseg run` by their long names; configs/runs/ has examples."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str = Field(min_length=1)
+    output: list[str] = Field(default_factory=list)
+    mask: str | None = None
+    stats: str | None = None
+    rle: bool = False
+    model: str = "voc"
+    card: str | None = None
+    engine: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: str | None = None
+    overlay: float = Field(default=0.5, ge=0, le=1)
+    classes: list[str] | None = None
+    legend: bool = False
+    contours: bool = False
+    encoder: str = "auto"
+    quality: int = Field(default=23, ge=0, le=51)
+    start: float = Field(default=0.0, ge=0)
+    duration: float | None = Field(default=None, gt=0)
+    max_frames: int | None = Field(default=None, ge=1)
+    fps: float = Field(default=25.0, gt=0, le=1000)
+    report: str | None = None
+    force: bool = False
+    quiet: bool = False
+
+
+def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:
+    """The file's values, overruled by those given on the command line (None means not given).
+
+    Raises typer.BadParameter, exit code 2, naming the key and what it may be.
+    """
+    values: dict[str, Any] = read_yaml(config) if config is not None else {}
+    values.update({key: value for key, value in given.items() if value not in (None, [])})
+    if "source" not in values:
+        raise typer.BadParameter("name a SOURCE: a video file, an image, a folder or a glob")
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise typer.BadParameter(
+            "; ".join(_fault(e, given, config) for e in error.errors())
+        ) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file; raises typer.BadParameter with the line that is at fault."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"config {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise typer.BadParameter(f"config {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise typer.BadParameter(f"config {path} holds no keys; configs/runs/ has examples")
+    return {str(key).replace("-", "_"): value for key, value in data.items()}
+
+
+def _fault(error: Any, given: dict[str, Any], config: Path | None) -> str:
+    key = str(error["loc"][0]) if error["loc"] else "config"
+    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "should")
+    if given.get(key) in (None, []):
+        return f"{config}: {key}: {message}"
+    return f"--{key.replace('_', '-')}: {message}, got {error['input']!r}"

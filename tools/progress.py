@@ -1,0 +1,126 @@
+"""What a run prints: notes and progress on stderr, the summary on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.runner import Pipeline
+from pipeline.sinks import Output
+
+_LINE_EVERY_S = 5.0
+_WINDOW_S = 3.0
+
+
+class Printer:
+    """Prints for people; with `quiet`, nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def note(self, line: str) -> None:
+        if not self._quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def progress(self, total: int | None, pipeline: Pipeline) -> Iterator[Callable[[], None]]:
+        """Gives a function to call for every frame: a bar on a terminal, else a line now and
+        then.
+        """
+        if self._quiet:
+            yield lambda: None
+        elif sys.stderr.isatty():
+            with _bar(total, pipeline) as tick:
+                yield tick
+        else:
+            yield _Lines(total, pipeline, self.note)
+
+    def summary(self, pipeline: Pipeline, outputs: list[Output]) -> None:
+        """The ledger, the rate, the bottleneck and what was written."""
+        if self._quiet:
+            return
+        for output in outputs:
+            state = "wrote" if output.complete else "kept"
+            if output.frames:
+                frames = "1 frame" if output.frames == 1 else f"{output.frames} frames"
+                print(f"{state}  {output.path} ({frames}, {output.codec})")
+        print(f"frames {pipeline.ledger}")
+        if pipeline.delivered and pipeline.wall_s:
+            rate = pipeline.delivered / pipeline.wall_s
+            latency = pipeline.latency.as_dict()
+            print(
+                f"speed  {rate:.1f} fps over {pipeline.wall_s:.1f} s; a frame took "
+                f"{latency['p50']:.0f} ms in the middle, {latency['p99']:.0f} ms at most in 99%"
+            )
+        if (slowest := pipeline.bottleneck) is not None and pipeline.delivered > 1:
+            print(
+                f"limit  {slowest.stage}: without it the rest could reach "
+                f"{slowest.fps_limit:.0f} fps; {slowest.advice}"
+            )
+
+
+class _Rate:
+    """Frames a second over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def __call__(self, now: float, count: int) -> float:
+        self._marks.append((now, count))
+        while now - self._marks[0][0] > _WINDOW_S and len(self._marks) > 2:
+            self._marks.popleft()
+        (then, before) = self._marks[0]
+        return (count - before) / (now - then) if now > then else 0.0
+
+
+class _Lines:
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, total: int | None, pipeline: Pipeline, say: Callable[[str], None]) -> None:
+        self._total, self._pipeline, self._say = total, pipeline, say
+        self._rate = _Rate()
+        self._last = time.perf_counter()
+        self._rate(self._last, 0)
+
+    def __call__(self) -> None:
+        now = time.perf_counter()
+        if now - self._last >= _LINE_EVERY_S:
+            self._last = now
+            self._say(
+                describe(self._pipeline, self._total, self._rate(now, self._pipeline.delivered))
+            )
+
+
+def describe(pipeline: Pipeline, total: int | None, rate: float) -> str:
+    """Progress as one line."""
+    done = pipeline.delivered
+    text = f"{done}/{total} frames" if total else f"{done} frames"
+    text += f", {rate:.1f} fps"
+    if total and rate:
+        text += f", {max(0.0, total - done) / rate:.0f} s left"
+    return f"{text}, {pipeline.dropped} dropped" if pipeline.dropped else text
+
+
+@contextmanager
+def _bar(total: int | None, pipeline: Pipeline) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns: list[Any] = [BarColumn(bar_width=None), TextColumn("{task.description}")]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=total)
+        rate, next_at = _Rate(), 0.0
+
+        def tick() -> None:
+            nonlocal next_at
+            now = time.perf_counter()
+            if now >= next_at:  # ten times a second is enough for eyes
+                next_at = now + 0.1
+                line = describe(pipeline, total, rate(now, pipeline.delivered))
+                bar.update(task, completed=pipeline.delivered, description=line)
+
+        yield tick

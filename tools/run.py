@@ -1,0 +1,104 @@
+"""`streamseg run`: a source in, segmented pictures, masks and statistics out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """Examples:
+
+streamseg run street.mp4 -o out.mp4 --legend
+
+streamseg run photos/ -o painted/ --mask masks/ --stats shares.jsonl
+
+streamseg run in.mkv -o out.mkv --classes person,car --overlay 0.7 --start 60 --duration 10
+
+streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
+"""
+
+Opt = typer.Option
+
+
+def run(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A video file, an image, or a folder or glob of images."),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        Opt(
+            "--output",
+            "-o",
+            help="Video (.mp4 .mkv .mov .webm .ts .avi), image, %06d.png pattern "
+            "or folder/ for the coloured result. Repeatable.",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        Opt(help="Class ids: lossless .mkv, .png, %06d.png pattern or folder/ of palette PNGs."),
+    ] = None,
+    stats: Annotated[
+        str | None, Opt(help="JSON lines (.jsonl): each frame's share of each class.")
+    ] = None,
+    rle: Annotated[bool | None, Opt("--rle", help="Add COCO RLE masks to --stats.")] = None,
+    model: Annotated[
+        str | None, Opt(help="A name from `streamseg models`, or an .onnx file. Default: voc.")
+    ] = None,
+    card: Annotated[
+        str | None, Opt(help="The .onnx file's card, if it is not the .yaml beside it.")
+    ] = None,
+    engine: Annotated[
+        str | None, Opt(help="auto, openvino or onnxruntime. Default: auto, which says its choice.")
+    ] = None,
+    precision: Annotated[
+        str | None, Opt(help="auto, fp32, bf16 or fp16. Default: auto, the device's best.")
+    ] = None,
+    device: Annotated[
+        str | None, Opt(help="An OpenVINO device that `streamseg doctor` lists. Default: CPU.")
+    ] = None,
+    overlay: Annotated[
+        float | None, Opt(help="Strength of the colours, 0 to 1. Default: 0.5.")
+    ] = None,
+    classes: Annotated[
+        str | None, Opt(help="Paint only these, separated by commas. Default: all but background.")
+    ] = None,
+    legend: Annotated[bool | None, Opt("--legend", help="Name the colours in the picture.")] = None,
+    contours: Annotated[bool | None, Opt("--contours", help="Draw the classes' borders.")] = None,
+    encoder: Annotated[
+        str | None,
+        Opt(help="auto (hardware if there is any), libx264, h264_nvenc, ... Default: auto."),
+    ] = None,
+    quality: Annotated[
+        int | None, Opt(help="Constant quality: 0 the best, 51 the worst. Default: 23.")
+    ] = None,
+    start: Annotated[float | None, Opt(help="Begin at this second of a video.")] = None,
+    duration: Annotated[float | None, Opt(help="Read this many seconds of a video.")] = None,
+    max_frames: Annotated[int | None, Opt(help="Stop after this many frames.")] = None,
+    fps: Annotated[
+        float | None, Opt(help="Frames a second of a folder of images. Default: 25.")
+    ] = None,
+    report: Annotated[str | None, Opt(help="Write counts, times and bottleneck as JSON.")] = None,
+    config: Annotated[
+        Path | None, Opt(help="A YAML file of these options; the command line overrules it.")
+    ] = None,
+    force: Annotated[bool | None, Opt("--force", help="Overwrite outputs that exist.")] = None,
+    quiet: Annotated[bool | None, Opt("--quiet", "-q", help="Print errors only.")] = None,
+    debug: Annotated[bool, Opt("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Segment a video, an image or a folder of images."""
+    given = dict(locals())
+    for name in ("config", "debug"):
+        given.pop(name)
+    if classes is not None:
+        given["classes"] = [name.strip() for name in classes.split(",") if name.strip()]
+    # Imported here: --help must not wait for OpenCV, FFmpeg and OpenVINO.
+    from tools.config import merge
+    from tools.execute import execute
+
+    settings = merge(config, given)
+
+    code = execute(settings)
+    if code:
+        raise typer.Exit(code)
