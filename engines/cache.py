@@ -9,8 +9,7 @@ from pathlib import Path
 
 
 def cache_dir(*parts: str) -> Path | None:
-    """
-    A folder of the user's cache, made if need be with mode 0700; None if it cannot be had.
+    """A folder of the user's cache, made if need be with mode 0700; None if it cannot be had.
 
     `$STREAMSEG_CACHE`, else the platform's place: `$XDG_CACHE_HOME/streamseg` (~/.cache),
     ~/Library/Caches/streamseg on macOS, %LOCALAPPDATA%/streamseg/cache on Windows. Compiled

@@ -1,5 +1,4 @@
-"""
-Model cards: what a network takes and what its classes mean, in YAML beside its ONNX.
+"""Model cards: what a network takes and what its classes mean, in YAML beside its ONNX.
 
 Preprocessing constants and class names travel with the weights, so no code that runs a network
 knows them. `configs/models/card.yaml` is a card with every key explained.
@@ -30,8 +29,7 @@ class _Strict(BaseModel):
 
 
 class CardInput(_Strict):
-    """
-    What the network takes. `mean` and `std` are on the 0..1 scale, in the order of `color`:
+    """What the network takes. `mean` and `std` are on the 0..1 scale, in the order of `color`:
     value = (pixel / 255 - mean) / std, as torchvision has it.
     """
 
@@ -62,8 +60,7 @@ class CardInput(_Strict):
 
 
 class CardOutput(_Strict):
-    """
-    Which output carries the classes; without a name, the first one. One channel means two
+    """Which output carries the classes; without a name, the first one. One channel means two
     classes told apart by a threshold: a logit above 0 is class 1.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from engines.model import DEFAULT, Model, find_model
 ENGINES = ("openvino", "onnxruntime")
 # What graph.py builds; part of the cache key. Raise it when a change there changes a graph.
 # It stands here because importing graph.py imports onnx, which a warm start does without.
-GRAPH_REVISION = 1
+GRAPH_REVISION = 2
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -32,12 +33,21 @@ class Choice:
 def choose_engine(asked: str = "auto") -> Choice:
     """What `auto` stands for on this machine; anything else is taken at its word."""
     if asked == "auto":
-        return Choice("openvino", "auto: the fastest engine for this machine's processor")
+        if has_nvidia_gpu():
+            return Choice(
+                "openvino", "the NVIDIA GPU is not used: this version has no engine for it"
+            )
+        return Choice("openvino", "the fastest engine here: there is no NVIDIA GPU")
     if asked not in ENGINES:
         raise EngineUnavailableError(
             f"engine {asked!r} is unknown; allowed: auto, {', '.join(ENGINES)}"
         )
     return Choice(asked, "asked for")
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether an NVIDIA driver is loaded (Linux) or its tool is installed (anywhere)."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def is_installed(engine: str) -> bool:
@@ -46,7 +56,7 @@ def is_installed(engine: str) -> bool:
 
 
 def load_engine(
-    model: str | Path = DEFAULT,
+    model: str | Path | Model = DEFAULT,
     *,
     card: str | Path | None = None,
     engine: str = "auto",
@@ -55,11 +65,11 @@ def load_engine(
     batch: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> Engine:
-    """
-    A ready engine; use it in a `with` block.
+    """A ready engine; use it in a `with` block.
 
-    `model` is a shipped model's name or an .onnx file, `card` its card if that is not beside it,
-    `device` an OpenVINO device name. `say` gets a line for what takes long. Raises EngineError.
+    `model` is a shipped model's name, an .onnx file or what `find_model` found, `card` the file's
+    card if that is not beside it, `device` an OpenVINO device name. `say` gets a line for what
+    takes long. Raises EngineError.
     """
     choice = choose_engine(engine)
     if precision not in PRECISIONS:
@@ -70,7 +80,10 @@ def load_engine(
         raise EngineUnavailableError(
             f"{choice.engine} is not installed; pip install 'streamseg[{choice.engine}]'"
         )
-    found = find_model(model, Path(card) if card is not None else None)
+    if isinstance(model, Model):
+        found = model
+    else:
+        found = find_model(model, Path(card) if card is not None else None)
     graph = wrapped_graph(found, say)
     if choice.engine == "openvino":
         from engines.openvino_engine import OpenVinoEngine
@@ -92,8 +105,7 @@ def load_engine(
 
 
 def wrapped_graph(model: Model, say: Callable[[str], None] = lambda line: None) -> bytes:
-    """
-    The model's graph with pictures in and class ids out, from the cache when it was made before.
+    """The model's graph with pictures in and class ids out, from the cache when it was made before.
 
     The key holds the network's bytes and the whole card: a changed card never meets an old graph.
     """

@@ -1,5 +1,4 @@
-"""
-The protocol of every engine: pictures in, class ids out, several submissions in flight.
+"""The protocol of every engine: pictures in, class ids out, several submissions in flight.
 
     with load_engine("voc") as engine:
         pending = engine.submit(pictures)   # uint8 (N, height, width, 3) RGB
@@ -51,8 +50,7 @@ class Pending(Protocol):
     """A submission under way."""
 
     def result(self) -> Labels:
-        """
-        Waits for the class ids, uint8 (N, height, width).
+        """Waits for the class ids, uint8 (N, height, width).
 
         Raises InferenceError if this submission failed. May be called again, by any thread.
         """
@@ -84,15 +82,13 @@ class Engine(Protocol):
 
     @property
     def busy_s(self) -> float:
-        """
-        Seconds for which the engine was at work so far: the sum of its finished submissions'
+        """Seconds for which the engine was at work so far: the sum of its finished submissions'
         run times divided by how many run side by side.
         """
         ...
 
     def submit(self, pictures: Pictures) -> Pending:
-        """
-        Starts on uint8 (N, height, width, 3) RGB pictures, 1 <= N <= batch.
+        """Starts on uint8 (N, height, width, 3) RGB pictures, 1 <= N <= batch.
 
         The array must not change until the result is there. Raises PictureError for any other
         shape or type and EngineError after `close`.
@@ -112,8 +108,7 @@ class Engine(Protocol):
 
 
 class _Submission:
-    """
-    One use of a slot. Whoever comes first, its owner or the slot's next user, fetches the
+    """One use of a slot. Whoever comes first, its owner or the slot's next user, fetches the
     labels; so a result that nobody asks for can never keep the engine from going on.
     """
 
@@ -145,8 +140,7 @@ class _Submission:
 
 
 class RingEngine:
-    """
-    The half of an engine that all share: checks, a ring of slots, waiting and closing.
+    """The half of an engine that all share: checks, a ring of slots, waiting and closing.
 
     A subclass prepares `slots`, whatever one submission needs (a request, a stream and its
     buffers), and says how to start one and how to finish it.

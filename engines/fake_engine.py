@@ -1,5 +1,4 @@
-"""
-A deterministic engine without a network: labels are a plain function of the picture.
+"""A deterministic engine without a network: labels are a plain function of the picture.
 
 For tests of pipelines and for trying one out; it keeps the protocol to the letter, runs its
 submissions on real threads, and fails where it is told to.
@@ -29,8 +28,7 @@ def fake_card(height: int = 36, width: int = 64, classes: int = 21) -> Card:
 
 
 class FakeEngine(RingEngine):
-    """
-    Class id of a pixel = (its red value // 8) modulo the number of classes.
+    """Class id of a pixel = (its red value // 8) modulo the number of classes.
 
     `fail_on` holds the numbers (from 0) of submissions that fail; `delay_s` is how long each one
     takes, `parallel` how many run side by side.

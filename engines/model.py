@@ -27,8 +27,7 @@ def shipped_models() -> dict[str, Path]:
 
 
 def find_model(name: str | Path, card: Path | None = None) -> Model:
-    """
-    A shipped model by name, or an ONNX file with the card beside it (or at `card`).
+    """A shipped model by name, or an ONNX file with the card beside it (or at `card`).
 
     Raises ModelError for an unknown name or missing file, CardError for a missing or wrong card.
     """

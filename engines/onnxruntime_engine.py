@@ -43,6 +43,12 @@ class OnnxRuntimeEngine(RingEngine):
             raise ModelError(
                 f"ONNX Runtime cannot run {card.name}: {' '.join(str(error).split())[-300:]}"
             ) from None
+        fixed = self._session.get_inputs()[0].shape[0]
+        if isinstance(fixed, int) and (fixed, batch) != (1, 1):
+            raise ModelError(
+                f"{card.name} takes exactly {fixed} pictures at a time, not 1..{batch}; export it "
+                "with a free batch, or run it on OpenVINO with batch 1"
+            )
         self._pool = ThreadPoolExecutor(parallel, thread_name_prefix="onnxruntime")
         self._runs: dict[int, Future[tuple[Labels, float]]] = {}
         info = EngineInfo(

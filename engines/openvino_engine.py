@@ -15,6 +15,7 @@ from engines.engine import EngineInfo, Labels, Pictures, RingEngine
 from engines.errors import EngineUnavailableError, ModelError
 
 PRECISIONS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
+_NAMES = {kind: name for name, kind in PRECISIONS.items()}
 
 
 def available_devices() -> dict[str, str]:
@@ -31,9 +32,14 @@ def available_precisions(device: str = "CPU") -> list[str]:
     return ["fp32", *(p for p in ("fp16", "bf16") if p.upper() in able)]
 
 
+def default_precision(device: str = "CPU") -> str:
+    """What the device computes in when nobody asks for anything else."""
+    kind = ov.Core().get_property(device, hints.inference_precision())
+    return _NAMES.get(kind, str(kind))
+
+
 class OpenVinoEngine(RingEngine):
-    """
-    A wrapped graph (engines/graph.py) compiled for throughput.
+    """A wrapped graph (engines/graph.py) compiled for throughput.
 
     Two requests a stream are in flight: one at work, one ready, so that a stream never waits for
     Python between two pictures.
@@ -63,8 +69,13 @@ class OpenVinoEngine(RingEngine):
             # A fixed batch lets every operator plan its memory once; a bounded one costs speed.
             size = ov.Dimension(1) if batch == 1 else ov.Dimension(1, batch)
             h, w = card.input.height, card.input.width
-            if model.input(0).partial_shape[0].is_dynamic or batch == 1:
-                model.reshape(ov.PartialShape([size, h, w, 3]))
+            fixed = model.input(0).partial_shape[0]
+            if batch > 1 and fixed.is_static:
+                raise ModelError(
+                    f"{card.name} takes exactly {fixed.get_length()} pictures at a time, not "
+                    f"1..{batch}; export it with a free batch, or ask for batch 1"
+                )
+            model.reshape(ov.PartialShape([size, h, w, 3]))
             self._compiled = core.compile_model(model, device, settings)
         except RuntimeError as error:
             raise ModelError(
@@ -73,10 +84,9 @@ class OpenVinoEngine(RingEngine):
         streams = max(1, int(self._compiled.get_property(props.num_streams())))
         requests = [self._compiled.create_infer_request() for _ in range(2 * streams)]
         kind = self._compiled.get_property(hints.inference_precision())
-        names = {v: k for k, v in PRECISIONS.items()}
         info = EngineInfo(
             name="openvino",
-            precision=names.get(kind, str(kind)),
+            precision=_NAMES.get(kind, str(kind)),
             version=str(ov.__version__).split("-")[0],
             device=f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})".replace("  ", " "),
             why=why,
@@ -84,7 +94,8 @@ class OpenVinoEngine(RingEngine):
         super().__init__(card, info, requests, batch=batch, parallel=streams)
 
     def _start(self, slot: ov.InferRequest, pictures: Pictures) -> None:
-        slot.set_input_tensor(ov.Tensor(pictures, shared_memory=True))
+        # OpenVINO shares no array that it could not write to; of a read-only one it gets a copy.
+        slot.set_input_tensor(ov.Tensor(pictures, shared_memory=pictures.flags.writeable))
         slot.start_async()
 
     def _finish(self, slot: ov.InferRequest) -> tuple[Labels, float]:

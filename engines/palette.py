@@ -1,5 +1,4 @@
-"""
-Colours of classes: one RGB triple a class id.
+"""Colours of classes: one RGB triple a class id.
 
 `colors("voc", 21)` gives VOC's label colour map, `colors([[0, 0, 0], ...], n)` a card's own.
 """
@@ -34,8 +33,7 @@ NAMES = ("voc", *_NAMED)
 
 
 def voc(count: int = 256) -> NDArray[np.uint8]:
-    """
-    The PASCAL VOC label colour map, uint8 (count, 3) RGB, count <= 256.
+    """The PASCAL VOC label colour map, uint8 (count, 3) RGB, count <= 256.
 
     Rule (VOCcode/VOClabelcolormap.m of the VOC2012 development kit): the id is read three bits
     at a time; bit 0 goes to red, bit 1 to green, bit 2 to blue, the first triple to each
@@ -52,8 +50,7 @@ def voc(count: int = 256) -> NDArray[np.uint8]:
 
 
 def colors(palette: str | Sequence[Sequence[int]], count: int) -> NDArray[np.uint8]:
-    """
-    A palette by name or as a list, as uint8 (256, 3) RGB; ids from `count` on are black.
+    """A palette by name or as a list, as uint8 (256, 3) RGB; ids from `count` on are black.
 
     Raises CardError when the name is unknown, a colour is not three values of 0..255, or there
     are fewer colours than classes.
