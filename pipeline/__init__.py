@@ -1,5 +1,4 @@
-"""
-Real-time segmentation of video, from Python.
+"""Real-time segmentation of video, from Python.
 
     from pipeline import segment
 

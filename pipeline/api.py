@@ -26,8 +26,7 @@ def segment(
     max_frames: int | None = None,
     **engine_options: Any,
 ) -> Iterator[Frames]:
-    """
-    Frames of `source` with `labels` (uint8 (H, W) class ids) and `picture` (uint8 (H, W, 3)
+    """Frames of `source` with `labels` (uint8 (H, W) class ids) and `picture` (uint8 (H, W, 3)
     RGB), in order, computed ahead in threads of their own.
 
     `model` is a name, an .onnx file with its card, or an engine that the caller keeps;

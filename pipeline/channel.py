@@ -1,5 +1,4 @@
-"""
-A bounded hand-over between two threads, which counts what waits and what is dropped.
+"""A bounded hand-over between two threads, which counts what waits and what is dropped.
 
 The end of a stream and its failure are states of the channel, never items in it, so neither can
 be overtaken, drained away or waited for in vain.
@@ -20,8 +19,7 @@ Policy = Literal["block", "drop_oldest"]
 
 
 class Channel(Generic[T]):
-    """
-    At most `capacity` items, handed over in order.
+    """At most `capacity` items, handed over in order.
 
     With policy `block` a full channel makes `put` wait; with `drop_oldest` it never waits and the
     oldest item is dropped and counted. Any thread may `end` or `stop` it at any time.

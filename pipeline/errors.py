@@ -20,8 +20,7 @@ class LedgerError(PipelineError):
 
 
 class StoppedError(PipelineError):
-    """
-    The pipeline is stopping. Raised inside stages so that their `with` blocks close.
+    """The pipeline is stopping. Raised inside stages so that their `with` blocks close.
 
     A stage lets it pass; it never reaches the caller of a pipeline.
     """

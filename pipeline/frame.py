@@ -15,8 +15,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(slots=True, eq=False)
 class Frame:
-    """
-    A frame; each stage fills in a field. Whoever holds a frame owns its buffers, and putting it
+    """A frame; each stage fills in a field. Whoever holds a frame owns its buffers, and putting it
     into a channel gives it away. Sinks share frames, so from there on they are read-only.
     """
 

@@ -10,8 +10,7 @@ from pipeline.errors import LedgerError
 
 @dataclass
 class Ledger:
-    """
-    Counts on the main path, and beside it what never was on it.
+    """Counts on the main path, and beside it what never was on it.
 
     `captured` is counted where the source hands a frame over, the others where a frame leaves the
     path, so that the balance is a check and not a definition.

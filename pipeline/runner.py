@@ -23,8 +23,7 @@ Frames = Iterator[Frame]
 
 @dataclass(frozen=True)
 class Stage:
-    """
-    A named generator function, frames in, frames out, one for one and in order.
+    """A named generator function, frames in, frames out, one for one and in order.
 
     Set-up and clean-up are `with` blocks inside `run`; they open and close in the stage's own
     thread, whatever ends the run.
@@ -90,8 +89,7 @@ class _Branch:
 
 
 class Pipeline:
-    """
-    Frames from `source` through `stages`, to `sinks` and to whoever iterates.
+    """Frames from `source` through `stages`, to `sinks` and to whoever iterates.
 
         with Pipeline(source, stages, sinks) as pipeline:
             for frame in pipeline:

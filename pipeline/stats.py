@@ -1,5 +1,4 @@
-"""
-Time at work and time waiting, a stage at a time, and what limits the frame rate.
+"""Time at work and time waiting, a stage at a time, and what limits the frame rate.
 
 Waits are measured where they happen (in channels, and for the engine's answer); a stage is busy
 for the rest. Thread CPU time stands beside it, because wall time lies where threads share cores.
@@ -43,8 +42,7 @@ class Meter:
 
 @contextmanager
 def engine_wait() -> Iterator[None]:
-    """
-    Marks the block as waiting for the engine, so that the stage that waits is not called busy.
+    """Marks the block as waiting for the engine, so that the stage that waits is not called busy.
 
     Outside a pipeline (the same stages chained by hand) it does nothing.
     """
@@ -131,8 +129,7 @@ class Bottleneck:
 def find_bottleneck(
     stages: list[StageStats], *, wall_s: float, cpu_s: float, cores: int | None = None
 ) -> Bottleneck | None:
-    """
-    Names the stage that is busy for the largest part of the run.
+    """Names the stage that is busy for the largest part of the run.
 
     Where all cores are busy, stages also pay for each other's work; then the costliest in CPU
     time is the one. Without it the rest is limited by its slowest stage and by the cores:

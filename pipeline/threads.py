@@ -1,5 +1,4 @@
-"""
-How many threads each part gets, planned together and not each for itself.
+"""How many threads each part gets, planned together and not each for itself.
 
 The network takes most of the processor and brings its own threads. Decoder, encoder and OpenCV
 are given few, so that they do not fight it for the cores; on a machine with two, one each.

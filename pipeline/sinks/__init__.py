@@ -34,8 +34,7 @@ def open_output(
     quality: int = DEFAULT_QUALITY,
     force: bool = False,
 ) -> VideoSink | ImageSink:
-    """
-    A sink for the coloured pictures: a video by its suffix, an image, a %06d pattern, or a
+    """A sink for the coloured pictures: a video by its suffix, an image, a %06d pattern, or a
     folder. Raises SinkError when it cannot be made there.
     """
     target = Path(path)

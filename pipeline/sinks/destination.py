@@ -62,8 +62,7 @@ def _check_folder(folder: Path) -> None:
 
 @contextmanager
 def whole_file(output: Output) -> Iterator[Path]:
-    """
-    Gives a name beside `output.path` to write to, and renames it at the block's good end.
+    """Gives a name beside `output.path` to write to, and renames it at the block's good end.
 
     After an error the partial file stays, for what is in it can be used, and `output.path` says
     where; if nothing was written it is removed. Errors of the disk become SinkError.

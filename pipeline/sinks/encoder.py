@@ -13,7 +13,8 @@ from pipeline.errors import SinkError
 from pipeline.threads import plan_threads
 
 # Suffix -> encoders, the first that opens here wins. H.264 hardware encoders are NVIDIA's, Apple's,
-# Intel's and AMD's; they cost no processor time, which the network needs.
+# Intel's and AMD's; they cost no processor time, which the network needs. No AVI: it stores no
+# timestamps, so that videos of variable rate, or that do not start at 0, come out wrong.
 _H264 = ("h264_nvenc", "h264_videotoolbox", "h264_qsv", "h264_amf", "libx264")
 CONTAINERS = {
     ".mp4": _H264,
@@ -21,7 +22,6 @@ CONTAINERS = {
     ".mov": _H264,
     ".mkv": _H264,
     ".ts": _H264,
-    ".avi": _H264,
     ".webm": ("libvpx-vp9",),
 }
 
@@ -38,8 +38,7 @@ class Encoder:
 
 
 def choose_encoder(suffix: str, asked: str = "auto", quality: int = DEFAULT_QUALITY) -> Encoder:
-    """
-    The first encoder for this container that opens on this machine, or the one asked for.
+    """The first encoder for this container that opens on this machine, or the one asked for.
 
     `quality` is on H.264's scale of constant quality: 0 is lossless, 51 the worst. Raises SinkError
     naming what is allowed.

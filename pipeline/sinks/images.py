@@ -25,8 +25,7 @@ Encode = Callable[[Frame, str], bytes]
 
 
 class ImageSink:
-    """
-    One file a frame. `path` is a folder (PNGs, named after the source's images or numbered), a
+    """One file a frame. `path` is a folder (PNGs, named after the source's images or numbered), a
     pattern such as out/%06d.png, or, for a single frame, a file.
     """
 
@@ -104,8 +103,7 @@ def encode_picture(frame: Frame, suffix: str) -> bytes:
 
 
 def mask_encoder(card: Card) -> Encode:
-    """
-    `frame.labels` as PNG of palette colours: a pixel's value is its class id, its colour the
+    """`frame.labels` as PNG of palette colours: a pixel's value is its class id, its colour the
     class's, as in VOC's own ground truth.
     """
     palette = np.zeros((256, 4), np.uint8)  # FFmpeg's pal8 has one uint32 ARGB a colour

@@ -18,8 +18,7 @@ from pipeline.sinks.destination import Output, check_file, whole_file
 
 
 class StatisticsSink:
-    """
-    Writes JSON lines: `index`, `pts`, `time_s`, `classes` {name: share of the picture, 0..1} of
+    """Writes JSON lines: `index`, `pts`, `time_s`, `classes` {name: share of the picture, 0..1} of
     the classes that occur, and with `rle` also `rle` {name: COCO RLE of that class's mask}.
     """
 
@@ -64,8 +63,7 @@ class StatisticsSink:
 
 
 def coco_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """
-    COCO's compressed RLE of a mask (H, W): {"size": [H, W], "counts": str}.
+    """COCO's compressed RLE of a mask (H, W): {"size": [H, W], "counts": str}.
 
     Runs go down the columns and begin with the zeros. From the third on each is stored as the
     difference to the one before the last, in groups of 5 bits, low ones first, each in a

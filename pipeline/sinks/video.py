@@ -11,6 +11,7 @@ import av
 import av.error
 import cv2
 import numpy as np
+from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from pipeline.channel import Policy
@@ -27,8 +28,7 @@ _TAGS = {Colorspace.ITU709: 1, Colorspace.ITU601: 6, Colorspace.BT2020: 9}
 
 
 class VideoSink:
-    """
-    Encodes `frame.picture` into a container chosen by the path's suffix.
+    """Encodes `frame.picture` into a container chosen by the path's suffix.
 
     Timestamps are the source's, to the container's tick. Audio packets go through untouched where
     the container can carry them; `notes` says where not. If the source changes its size, pictures
@@ -131,6 +131,10 @@ class _Writer:
         context = stream.codec_context
         context.time_base = info.time_base
         context.thread_count = plan_threads().encode
+        # B-frames would put decode times before the presentation times, and a container's lengths
+        # follow those: a video of variable rate would end early in MP4, without its last frames.
+        context.max_b_frames = 0
+        context.flags |= Flags.frame_duration  # else the last frame's duration is made up
         context.sample_aspect_ratio = info.pixel_aspect
         self._matrix = info.matrix or matrix_of(2, w, h)
         context.color_range = ColorRange.MPEG
@@ -208,8 +212,7 @@ def copy_packet(packet: Any) -> Any:
 
 
 def fit(picture: Image, height: int, width: int, nearest: bool = False) -> Image:
-    """
-    A contiguous picture or mask of exactly (height, width): padded by its edge if it lacks a
+    """A contiguous picture or mask of exactly (height, width): padded by its edge if it lacks a
     pixel, else scaled into it with its own aspect, centred, on black.
     """
     h, w = picture.shape[:2]

@@ -32,8 +32,7 @@ def open_source(
     max_frames: int | None = None,
     fps: float = 25.0,
 ) -> FileSource | ImageSource:
-    """
-    A video file, a still image, a folder of images or a glob pattern of images, ready to read.
+    """A video file, a still image, a folder of images or a glob pattern of images, ready to read.
 
     `start_s` and `duration_s` cut a video; `fps` times still images. Raises SourceError with one
     line that says what was found and what is allowed.

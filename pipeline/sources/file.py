@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,25 +13,33 @@ from typing import Any
 
 import av
 import av.error
-from av.stream import Disposition
 from typing_extensions import Self
 
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources.color import RgbConverter, matrix_of
+from pipeline.sources.container import (
+    Clock,
+    listed_frames,
+    open_file,
+    stated_end_s,
+    video_stream,
+)
 from pipeline.sources.info import AudioTap, SourceInfo
 from pipeline.threads import plan_threads
-
-# FFmpeg takes any text for a video of a terminal's screen. Nobody means that.
-_NOT_VIDEO = {"tty"}
 
 # How many packets audio may lie behind the video in a file before we stop looking for it.
 _INTERLEAVING = 2000
 
+# Seconds before the asked start from which decoding begins, until a frame before it is seen: MPEG
+# streams have no index of their keyframes.
+_RUN_UPS_S = (0, 2, 10, 60)
+
+Timed = tuple[int, av.VideoFrame]
+
 
 class FileSource:
-    """
-    The best video stream of a file, decoded in presentation order.
+    """The best video stream of a file, decoded in presentation order.
 
     A damaged file yields every frame that can be decoded; `lost` says how many could not. With
     `start_s` or `duration_s` (seconds, from the first frame) only that part is read, and its
@@ -49,29 +58,27 @@ class FileSource:
     ) -> None:
         self.name = str(path)
         self.lost: dict[str, int] = {}
+        self._path = path
         self._max_frames = max_frames
         self._taps: list[AudioTap] = []
         self._early: list[tuple[int, Any]] = []  # audio that came before anyone could ask for it
         self._started = False
-        self._count = self._discarded = self._broken = 0
-        self._container = _open(path)
+        self._count = self._broken = 0
+        self._owed = 0  # packets for which the decoder has given neither a frame nor an error
+        self._in_time = False  # whether a frame at or before `_begin` has been decoded
+        self._reached_s = 0.0
+        self._open()
         try:
-            self._stream = _video_stream(self._container, self.name)
-            self._audio = list(self._container.streams.audio)
             self._begin, self._end = self._window(start_s, duration_s)
-            self._decoded = self._decode()
             # Only a decoded frame shows the size after rotation, and whether there is one at all.
-            self._first: av.VideoFrame | None = next(self._decoded, None)
-            if self._first is None:
-                raise SourceError(f"{self.name} has a video stream, but no frame can be decoded")
-            self.info = self._describe(self._first)
+            self._first = self._first_picture(start_s)
+            self.info = self._describe(self._first[1])
         except BaseException:
             self._container.close()
             raise
 
     def tap_audio(self) -> AudioTap | None:
-        """
-        The compressed audio that will pass from now on, or None where there is none.
+        """The compressed audio that will pass from now on, or None where there is none.
 
         To be called before `frames`; each caller gets all of it.
         """
@@ -87,18 +94,10 @@ class FileSource:
         """All frames, once; closes the file at the end."""
         to_rgb = RgbConverter()
         base, shift = self.info.time_base, self._begin or 0
-        step = max(1, round(1 / (self.info.rate * base))) if self.info.rate else 1
-        last: int | None = None
+        first: int | None = None
+        last = end = broken = 0
         with self:
-            for picture in self._pictures():
-                pts = picture.pts if picture.pts is not None else picture.dts
-                # Raw streams carry no timestamps, and damaged ones step back; encoders and
-                # containers need rising ones.
-                if pts is None:
-                    pts = 0 if last is None else last + step
-                elif last is not None and pts <= last:
-                    pts = last + 1
-                last = pts
+            for pts, picture in self._pictures():
                 yield Frame(
                     index=self._count,
                     pts=pts - shift,
@@ -108,8 +107,11 @@ class FileSource:
                     duration=int(picture.duration or 0),
                 )
                 self._count += 1
-            if not self._cut:
-                self._count_lost(last)
+                first = pts if first is None else first
+                last, end, broken = pts, pts + int(picture.duration or 0), self._broken
+            if first is not None and not self._cut:
+                gaps = max(1, self._count - 1)
+                self._count_lost(float(end * base), float((last - first) * base / gaps), broken)
 
     def close(self) -> None:
         self._container.close()
@@ -130,22 +132,59 @@ class FileSource:
         limits = (self._begin, self._end, self._max_frames)
         return any(limit is not None for limit in limits)
 
+    def _open(self) -> None:
+        self._container = open_file(self._path)
+        try:
+            self._stream = video_stream(self._container, self.name)
+        except BaseException:
+            self._container.close()
+            raise
+        context = self._stream.codec_context
+        context.thread_count = plan_threads().decode
+        context.thread_type = "AUTO"
+        self._audio = list(self._container.streams.audio)
+        self._early.clear()
+
     def _window(self, start_s: float, duration_s: float | None) -> tuple[int | None, int | None]:
-        """First and last pts (excluded) that were asked for; seeks to the first."""
-        stream, base = self._stream, Fraction(self._stream.time_base or 1)
-        first = stream.start_time or 0
-        begin = end = None
-        if start_s > 0:
-            begin = first + round(start_s / base)
-            length = float((stream.duration or 0) * base)
-            if stream.duration and start_s >= length:
-                raise SourceError(
-                    f"{self.name} is {length:.1f} s long, so it cannot start at {start_s:g} s"
-                )
-            self._container.seek(begin, stream=stream)
-        if duration_s is not None:
-            end = (begin if begin is not None else first) + round(duration_s / base)
-        return begin, end
+        """First and last pts (excluded) that were asked for; None where nothing was."""
+        if start_s <= 0 and duration_s is None:
+            return None, None
+        base = Fraction(self._stream.time_base or 1)
+        begin = (self._stream.start_time or 0) + round(Fraction(max(0.0, start_s)) / base)
+        return begin, None if duration_s is None else begin + round(Fraction(duration_s) / base)
+
+    def _first_picture(self, start_s: float) -> Timed:
+        """The first frame that was asked for; `_decoded` goes on behind it."""
+        first = self._stream.start_time or 0
+        for run_up_s in _RUN_UPS_S if start_s > 0 else ():
+            assert self._begin is not None
+            target = self._begin - round(run_up_s / self._stream.time_base)
+            if target <= first:
+                break
+            try:
+                self._container.seek(target, stream=self._stream)
+            except av.error.FFmpegError:  # a raw stream
+                break
+            self._early.clear()
+            self._decoded = self._decode()
+            found = next(self._decoded, None)
+            if found is not None and self._in_time:
+                return found
+        if start_s > 0:  # from the very beginning, with a decoder that has seen nothing yet
+            self._container.close()
+            self._open()
+        self._broken = 0
+        self._decoded = self._decode()
+        found = next(self._decoded, None)
+        if found is not None:
+            return found
+        if start_s > 0 or self._end is not None:
+            stated = stated_end_s(self._container, self._stream)
+            length = f"; it ends at about {stated[0]:.1f} s" if stated else ""
+            raise SourceError(
+                f"{self.name} has no frames in the part from {start_s:g} s on{length}"
+            )
+        raise SourceError(f"{self.name} has a video stream, but no frame can be decoded")
 
     def _describe(self, first: av.VideoFrame) -> SourceInfo:
         stream = self._stream
@@ -169,102 +208,126 @@ class FileSource:
     def _expected(self, rate: Fraction | None) -> int | None:
         """How many frames will come, as far as the container knows; for progress, not promises."""
         stream, base = self._stream, Fraction(self._stream.time_base or 1)
-        first, total = stream.start_time or 0, stream.frames or None
-        length = self._stream_seconds()
-        if total is None and rate and length:
-            total = round(length * rate)
-        if total is not None and rate:
-            begin = float(((self._begin or first) - first) * base)
-            end = float(total / rate)
+        first = float((stream.start_time or 0) * base)
+        stated = stated_end_s(self._container, stream)
+        total = None
+        if stream.frames and self._container.format.name != "avi":
+            total = listed_frames(stream) or stream.frames
+        elif rate and stated:
+            total = max(1, round((stated[0] - first) * rate))
+        if total is not None and rate and self._begin is not None:
+            begin = float(self._begin * base)
+            end = first + float(total / rate)
             if self._end is not None:
-                end = min(end, float((self._end - first) * base))
-            if self._cut:
-                total = max(0, round((end - begin) * rate))
+                end = min(end, float(self._end * base))
+            total = max(1, round((end - begin) * rate))
         if self._max_frames is not None:
             total = self._max_frames if total is None else min(total, self._max_frames)
         return total
 
-    def _stream_seconds(self) -> float | None:
-        """The video's length as the container states it."""
-        stream = self._stream
-        if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
-        if tag := stream.metadata.get("DURATION"):  # Matroska: "00:00:09.642000000"
-            hours, minutes, seconds = tag.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        return self._container.duration / av.time_base if self._container.duration else None
-
-    def _pictures(self) -> Iterator[av.VideoFrame]:
+    def _pictures(self) -> Iterator[Timed]:
         """Decoded frames, as many as were asked for."""
         self._started = True
         self._early.clear()
-        first, self._first = self._first, None
-        assert first is not None
-        for taken, picture in enumerate(itertools.chain([first], self._decoded), start=1):
-            yield picture
+        for taken, timed in enumerate(itertools.chain([self._first], self._decoded), start=1):
+            yield timed
             if taken == self._max_frames:
                 return
         for tap in self._taps:
             tap.complete = True
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        """Decoded frames from `_begin` on, before `_end`; audio packets go to the taps."""
-        context = self._stream.codec_context
-        context.thread_count = plan_threads().decode
-        context.thread_type = "AUTO"
-        video = self._stream.index
+    def _decode(self) -> Iterator[Timed]:
+        """Frames from `_begin` on, before `_end`, timed; audio packets go to the taps."""
+        video, rate, base = self._stream.index, self._stream.average_rate, self._stream.time_base
+        clock = Clock(self._container, max(1, round(1 / (rate * base))) if rate else 1)
+        self._owed, self._in_time = 0, False
+        pts: int | None = None
         for packet in self._demux():
             if packet.stream.index != video:
                 self._pass_on(packet)
                 continue
-            for picture in self._decode_packet(packet):
-                pts = picture.pts
-                if pts is not None and self._begin is not None and pts < self._begin:
+            clock.prepare(packet)
+            for picture in self._decode_packet(packet, clock):
+                pts = clock.time(picture)
+                if self._begin is not None and pts < self._begin:
+                    self._in_time = True
                     continue
-                if pts is not None and self._end is not None and pts >= self._end:
+                if self._end is not None and pts >= self._end:
                     self._finish_audio()
                     return
-                yield picture
+                self._in_time = self._in_time or pts == self._begin
+                yield pts, picture
+        if self._owed > 0 and self._stream.codec_context.thread_count != 1 and pts is not None:
+            yield from self._decode_tail(pts)
+
+    def _decode_tail(self, last: int) -> Iterator[Timed]:
+        """The frames after `last`, read again by one thread.
+
+        With several threads FFmpeg decodes ahead, and PyAV's flush ends at the first damaged
+        packet: what came after it in a file that is cut off would be lost.
+        """
+        with open_file(self._path) as container:
+            stream = container.streams[self._stream.index]
+            stream.codec_context.thread_count = 1
+            with suppress(av.error.FFmpegError):
+                container.seek(last, stream=stream)
+            for packet in container.demux(stream):
+                try:
+                    pictures = stream.decode(packet)
+                except av.error.FFmpegError:
+                    self._broken += packet.pts is not None and packet.pts > last
+                    continue
+                for picture in pictures:
+                    if picture.pts is not None and picture.pts > last:
+                        if self._end is not None and picture.pts >= self._end:
+                            return
+                        yield picture.pts, picture
 
     def _demux(self) -> Iterator[Any]:
-        """
-        Packets in the file's order; a file that breaks off ends, for what is in the decoder
+        """Packets in the file's order; a file that breaks off ends, for what is in the decoder
         still counts.
         """
         try:
-            yield from self._container.demux([self._stream, *self._audio])
+            for packet in self._container.demux([self._stream, *self._audio]):
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                if stamp is not None:
+                    end = float((stamp + (packet.duration or 0)) * packet.time_base)
+                    self._reached_s = max(self._reached_s, end)
+                yield packet
         except av.error.FFmpegError:
             flush = av.Packet()
             flush.stream = self._stream
             yield flush
 
-    def _decode_packet(self, packet: Any) -> list[av.VideoFrame]:
+    def _decode_packet(self, packet: Any, clock: Clock) -> list[av.VideoFrame]:
+        self._owed += bool(packet.size) and not packet.is_discard
         try:
-            return list(self._stream.decode(packet))
+            pictures = list(self._stream.decode(packet))
         except av.error.EOFError:
             return []
         except av.error.FFmpegError:
-            self._broken += 1
+            clock.skip()
+            if packet.size:  # else it is the flush: _decode_tail finds out what was damaged
+                self._broken += 1
+                self._owed -= 1
             return []
-        finally:
-            if packet is not None and packet.size:
-                self._discarded += packet.is_discard
+        self._owed -= len(pictures)
+        return pictures
 
     def _pass_on(self, packet: Any) -> bool:
         """Hands an audio packet to the taps; False once its stream has passed the end."""
         if packet.size == 0:  # the demuxer's sign that the stream is at its end
             return False
         stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None and (self._begin is not None or self._end is not None):
+        if stamp is not None and self._begin is not None:
             scale = self._stream.time_base / packet.time_base
             if self._end is not None and stamp >= self._end * scale:
                 return False
-            if self._begin is not None:
-                begin = round(self._begin * scale)
-                if stamp < begin:
-                    return True
-                packet.pts = stamp - begin
-                packet.dts = None if packet.dts is None else packet.dts - begin
+            begin = round(self._begin * scale)
+            if stamp < begin:
+                return True
+            packet.pts = stamp - begin
+            packet.dts = None if packet.dts is None else packet.dts - begin
         number = next(i for i, s in enumerate(self._audio) if s.index == packet.stream.index)
         if not self._started:
             self._early.append((number, packet))
@@ -281,48 +344,22 @@ class FileSource:
             if not going:
                 return
 
-    def _count_lost(self, last: int | None) -> None:
-        """Frames that the container promises and nobody could decode."""
+    def _count_lost(self, end_s: float, interval_s: float, broken: int) -> None:
+        """Frames that the container promises and nobody could decode: the last one came to its end
+        at `end_s`, they came `interval_s` apart, and `broken` packets failed before that one.
+        """
         missing = self._broken
-        if self._stream.frames:
-            missing = self._stream.frames - self._discarded - self._count
-        elif self.info.rate and last is not None and (length := self._stream_seconds()):
-            end = float((last - (self._stream.start_time or 0)) * self.info.time_base)
-            # A frame more or less is rounding; a file that breaks off misses many.
-            short = int((length - end) * self.info.rate) - 1
-            missing = max(missing, short if short > 1 else 0)
+        listed = listed_frames(self._stream)
+        stated = stated_end_s(self._container, self._stream)
+        if listed is not None:
+            missing = listed - self._count
+        elif stated and interval_s:
+            promised_s, own = stated
+            short_s = promised_s - (end_s if own else self._reached_s)
+            # A little is rounding, or the delay of B-frames; a file that breaks off misses much.
+            tail = (
+                round(short_s / interval_s) if short_s > (1.5 * interval_s if own else 0.5) else 0
+            )
+            missing = broken + max(self._broken - broken, tail)
         if missing > 0:
             self.lost["undecodable"] = missing
-
-
-def _open(path: Path) -> Any:
-    try:
-        if path.stat().st_size == 0:
-            raise SourceError(f"{path} is empty (0 bytes)")
-        container = av.open(str(path), "r")
-    except FileNotFoundError:
-        raise SourceError(f"no file at {path}") from None
-    except PermissionError:
-        raise SourceError(f"{path} cannot be read: permission denied") from None
-    except av.error.InvalidDataError:
-        raise SourceError(
-            f"{path} is not a video that FFmpeg can read, or its header is damaged"
-        ) from None
-    except (av.error.FFmpegError, OSError) as error:
-        raise SourceError(f"{path} cannot be opened: {error.strerror or error}") from None
-    if container.format.name in _NOT_VIDEO:
-        container.close()
-        raise SourceError(f"{path} is a text file, not a video")
-    return container
-
-
-def _video_stream(container: Any, name: str) -> Any:
-    covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [s for s in container.streams.video if not s.disposition & covers]
-    best = container.streams.best("video")
-    if best is not None and best in streams:
-        return best
-    if streams:
-        return streams[0]
-    kinds = sorted({s.type for s in container.streams if s.type})
-    raise SourceError(f"{name} has no video stream (it has: {', '.join(kinds) or 'nothing'})")

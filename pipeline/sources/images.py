@@ -35,8 +35,7 @@ def natural_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_image(path: Path) -> Image:
-    """
-    uint8 (H, W, 3) RGB, turned upright by its EXIF; alpha is dropped, 16 bits become 8.
+    """uint8 (H, W, 3) RGB, turned upright by its EXIF; alpha is dropped, 16 bits become 8.
 
     Raises SourceError.
     """
@@ -56,8 +55,7 @@ def read_image(path: Path) -> Image:
 
 
 class ImageSource:
-    """
-    Images in the given order, one frame each, `fps` to the second.
+    """Images in the given order, one frame each, `fps` to the second.
 
     In a folder an undecodable image is counted as lost and passed over; one by itself is an error.
     """

@@ -34,8 +34,7 @@ class SourceInfo:
 
 
 class AudioTap:
-    """
-    Compressed audio on its way past the stages, from the thread that demuxes to one that muxes.
+    """Compressed audio on its way past the stages, from the thread that demuxes to one that muxes.
 
     The source appends; the sink takes. The video channels between them keep it short.
     """

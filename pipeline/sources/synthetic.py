@@ -15,8 +15,7 @@ _BITS = 16
 
 
 class SyntheticSource:
-    """
-    `count` numbered frames of (height, width), without the cost of a decoder.
+    """`count` numbered frames of (height, width), without the cost of a decoder.
 
     A few pictures are made beforehand and each frame gets a copy with its number drawn in.
     """

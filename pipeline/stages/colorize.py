@@ -72,8 +72,7 @@ class Painter:
         self._scratch = np.empty(0, np.uint8)
 
     def paint(self, image: Image, labels: Image) -> Image:
-        """
-        uint8 (H, W, 3) RGB and uint8 (H, W) ids -> uint8 (H, W, 3) RGB.
+        """uint8 (H, W, 3) RGB and uint8 (H, W) ids -> uint8 (H, W, 3) RGB.
 
         Where nothing is painted the result is `image` itself, not a copy. Elsewhere a pixel is
         round((1 - overlay) * image + overlay * colour).

@@ -13,8 +13,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def contours(labels: Image, height: int) -> Image:
-    """
-    A mask, uint8 (H, W) of 0 or 255, of lines between classes: 2 pixels wide for a picture
+    """A mask, uint8 (H, W) of 0 or 255, of lines between classes: 2 pixels wide for a picture
     720 pixels high and in proportion for others, at least 2.
     """
     size = max(2, round(height / 360))

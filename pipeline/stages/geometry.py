@@ -1,14 +1,14 @@
-"""
-The two sampling rules: pictures to the network's size, labels back to the picture's.
+"""The two sampling rules: pictures to the network's size, labels back to the picture's.
 
 Both lanes, on the CPU and on the GPU, follow the same two:
 
 1. Picture -> network: bilinear with half-pixel centres and no prefilter (OpenCV's INTER_LINEAR),
    or area averaging where the card asks for it. Aspect `stretch` scales each side by itself;
    `keep` scales both alike, centres the picture and fills the rest with the card's mean.
-2. Labels -> picture: each class's mask is interpolated bilinearly with half-pixel centres and a
-   pixel gets the class whose mask is highest there, of two equal ones the lower id. Nearest
-   neighbour would show the network's pixels as stairs; this cuts their corners.
+2. Labels -> picture: each class's mask is smoothed by [1 2 1] / 4 in both directions (edges
+   repeated; only where labels are enlarged), interpolated bilinearly with half-pixel centres, and
+   a pixel gets the class whose mask is highest there, of two equal ones the lower id. Nearest
+   neighbour would show the network's pixels as stairs, interpolation alone as shallower stairs.
 """
 
 from __future__ import annotations
@@ -108,4 +108,8 @@ class LabelScaler:
 
     def _scale(self, labels: Image, class_id: int, out: Image) -> None:
         cv2.compare(labels, float(class_id), cv2.CMP_EQ, self._small)
-        cv2.resize(self._small, (out.shape[1], out.shape[0]), out, interpolation=cv2.INTER_LINEAR)
+        height, width = out.shape
+        if height > labels.shape[0] and width > labels.shape[1]:
+            # 3x3 with sigma 0 is OpenCV's name for [1 2 1] / 4.
+            cv2.GaussianBlur(self._small, (3, 3), 0, self._small, borderType=cv2.BORDER_REPLICATE)
+        cv2.resize(self._small, (width, height), out, interpolation=cv2.INTER_LINEAR)

@@ -7,8 +7,7 @@ from pipeline.runner import Frames, Stage
 
 
 def infer(engine: Engine) -> Stage:
-    """
-    Fills in `pending` from `tensor` and passes the frame on at once.
+    """Fills in `pending` from `tensor` and passes the frame on at once.
 
     Who asks for the result is the next stage; the channel between them, one frame in each of
     their hands and the engine's own limit bound what is in flight to `engine.depth`.

@@ -8,8 +8,7 @@ from pipeline.stages.geometry import to_network
 
 
 def preprocess(card: Card) -> Stage:
-    """
-    Fills in `tensor` from `image`. Normalising is not done here but inside the engine's graph,
+    """Fills in `tensor` from `image`. Normalising is not done here but inside the engine's graph,
     so that it is fused with the network and what crosses to the device is bytes.
     """
 
