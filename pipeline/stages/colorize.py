@@ -45,7 +45,7 @@ def colorize(card: Card, look: Look | None = None) -> Stage:
             frame.pending = None
             height, width = frame.image.shape[:2]
             frame.labels = scale(small, height, width, card.input)
-            frame.picture = painter.paint(frame.image, frame.labels)
+            frame.picture = painter.paint(frame.image, frame.labels, still=bool(frame.name))
             yield frame
 
     return Stage(
@@ -71,11 +71,12 @@ class Painter:
         self._seen: dict[int, int] = {}
         self._scratch = np.empty(0, np.uint8)
 
-    def paint(self, image: Image, labels: Image) -> Image:
+    def paint(self, image: Image, labels: Image, still: bool = False) -> Image:
         """uint8 (H, W, 3) RGB and uint8 (H, W) ids -> uint8 (H, W, 3) RGB.
 
         Where nothing is painted the result is `image` itself, not a copy. Elsewhere a pixel is
-        round((1 - overlay) * image + overlay * colour).
+        round((1 - overlay) * image + overlay * colour). A `still` has a legend of its own classes;
+        a video's remembers those of the last second.
         """
         mask = None if self._everything else cv2.LUT(labels, self._painted)
         box = (0, 0, labels.shape[1], labels.shape[0]) if mask is None else cv2.boundingRect(mask)
@@ -84,7 +85,7 @@ class Painter:
             picture = self._blend(image, labels, mask, box)
         if self._look.legend:
             picture = picture.copy() if picture is image else picture
-            self._draw_legend(picture, labels)
+            self._draw_legend(picture, labels, still)
         return picture
 
     def _blend(
@@ -116,7 +117,9 @@ class Painter:
         one, two = self._scratch[:size], self._scratch[size : 2 * size]
         return one.reshape(h, w, 3), two.reshape(h, w, 3)
 
-    def _draw_legend(self, picture: Image, labels: Image) -> None:
+    def _draw_legend(self, picture: Image, labels: Image, still: bool) -> None:
+        if still:
+            self._seen.clear()
         # Every fourth pixel will do: what is smaller than that needs no name.
         for class_id in present(np.ascontiguousarray(labels[::4, ::4])):
             if self._painted[class_id]:
