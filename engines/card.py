@@ -25,7 +25,8 @@ Layout = Literal["nchw", "nhwc"]
 
 class _Strict(BaseModel):
     # A misspelt key must be an error that names it, never a silent default.
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # YAML's .nan passes every comparison, and normalising by it would make every score nan.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CardInput(_Strict):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,10 +109,13 @@ def load_engine(
 def wrapped_graph(model: Model, say: Callable[[str], None] = lambda line: None) -> bytes:
     """The model's graph with pictures in and class ids out, from the cache when it was made before.
 
-    The key holds the network's bytes and the whole card: a changed card never meets an old graph.
+    The key holds the network's bytes, those of its weights in files beside it, and the whole
+    card: a changed card or retrained weights never meet an old graph.
     """
-    key = hashlib.sha256()
-    key.update(model.onnx.read_bytes())
+    network = model.onnx.read_bytes()
+    key = hashlib.sha256(network)
+    for path in _external_files(model.onnx, network):
+        key.update(path.read_bytes())
     key.update(model.card.model_dump_json().encode())
     key.update(str(GRAPH_REVISION).encode())
     folder = cache_dir("graphs")
@@ -122,5 +127,17 @@ def wrapped_graph(model: Model, say: Callable[[str], None] = lambda line: None) 
 
     data: bytes = wrap(read_onnx(model.onnx), model.card).SerializeToString()
     if kept is not None:
-        write_atomically(kept, data)
+        with suppress(OSError):  # a full disk costs the next start some time, not this one
+            write_atomically(kept, data)
     return data
+
+
+def _external_files(path: Path, network: bytes) -> list[Path]:
+    """The files in which an ONNX keeps weights, found without importing onnx.
+
+    Tensors name them as protobuf writes a pair of `location` and a name of less than 128 bytes.
+    """
+    found = re.findall(rb"\n\x08location\x12([\x01-\x7f])([^\n]{1,127})", network, re.DOTALL)
+    names = {name[: length[0]].decode("utf-8", "replace") for length, name in found}
+    files = [path.parent / name for name in sorted(names)]
+    return [file for file in files if file.is_file()]

@@ -59,7 +59,15 @@ def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
     inner.CopyFrom(model)
     opset = next((o.version for o in inner.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset < _LEAST_OPSET:
-        inner = version_converter.convert_version(inner, _LEAST_OPSET)
+        try:
+            inner = version_converter.convert_version(inner, _LEAST_OPSET)
+        except Exception as error:  # protobuf's and the converter's errors share no base
+            raise ModelError(
+                f"{card.name} is of ONNX opset {opset} and cannot be brought to {_LEAST_OPSET}: "
+                f"{_line(error)}; export it again with a newer opset"
+            ) from None
+    # Before version 4 every weight had to be an input as well, and here only the pictures are.
+    inner.ir_version = max(inner.ir_version, 4)
     graph = inner.graph
     source = _input(inner, card)
     batch = _fix_input(source, card)

@@ -85,6 +85,8 @@ class _Branch:
     channel: Channel[Frame]
     meter: Meter
     written: int = 0
+    exhausted: bool = False
+    """Whether its input has come to its end; if so, the sink must have written every frame."""
     failed: bool = False
 
 
@@ -129,6 +131,9 @@ class Pipeline:
         self._failed_stage: int | None = None
         self._captured = 0
         self._handed_out = 0
+        """Frames that have left the last stage, for the sinks and the caller."""
+        self._received = 0
+        """Those of them that every sink has been given, and so the caller."""
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -138,10 +143,15 @@ class Pipeline:
 
     def __enter__(self) -> Self:
         self._started_at, self._cpu_at = time.perf_counter(), time.process_time()
-        for i, stage in enumerate(self._stages):
-            self._spawn(stage.name, self._run_stage, i)
-        for branch in self._branches:
-            self._spawn(branch.sink.name, self._run_sink, branch)
+        try:
+            for i, stage in enumerate(self._stages):
+                self._spawn(stage.name, self._run_stage, i)
+            for branch in self._branches:
+                self._spawn(branch.sink.name, self._run_sink, branch)
+        except BaseException as error:  # out of threads, or Ctrl-C: those that run must end
+            self._fail(error)
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -159,11 +169,14 @@ class Pipeline:
             self.ledger.check()
 
     def __iter__(self) -> Frames:
+        if not self._threads:
+            raise RuntimeError("a pipeline runs inside its `with` block; iterate over it there")
         try:
             for frame in self._channels[-1]:
                 self._handed_out += 1
                 for branch in self._branches:
                     branch.channel.put(frame)
+                self._received += 1
                 if not self._blocking:
                     self._delivered(frame)
                 yield frame
@@ -189,7 +202,7 @@ class Pipeline:
     @property
     def delivered(self) -> int:
         """Frames delivered so far."""
-        return min((b.written for b in self._blocking), default=self._handed_out)
+        return min((b.written for b in self._blocking), default=self._received)
 
     @property
     def dropped(self) -> int:
@@ -231,10 +244,15 @@ class Pipeline:
             yield from self._channels[i - 1]
         self._exhausted[i] = True
 
+    @staticmethod
+    def _sink_inputs(branch: _Branch) -> Frames:
+        yield from branch.channel
+        branch.exhausted = True
+
     def _run_sink(self, branch: _Branch) -> None:
         with branch.meter.running():
             try:
-                with closing(branch.sink.run(iter(branch.channel))) as done:  # type: ignore[type-var]
+                with closing(branch.sink.run(self._sink_inputs(branch))) as done:  # type: ignore[type-var]
                     for frame in done:
                         branch.written += 1
                         if self._blocking and branch is self._blocking[0]:
@@ -293,10 +311,12 @@ class Pipeline:
             taken = channel.taken
         ledger.delivered = self.delivered
         rest = self._handed_out - ledger.delivered
-        if any(b.failed for b in self._branches):
+        whole = [b.exhausted and b.channel.taken == self._handed_out for b in self._blocking]
+        if any(b.failed for b in self._blocking):
             ledger.failed += rest
-        elif any(b.channel.taken < self._handed_out for b in self._blocking):
+        elif not whole or not all(whole):
             ledger.drop("stopped", rest)
+        # else: the sinks got every frame; if they have not written all, the balance shows it.
         for branch in self._branches:
             if branch.channel.policy != "block":
                 unseen = branch.channel.dropped + len(branch.channel)

@@ -7,13 +7,14 @@ for the rest. Thread CPU time stands beside it, because wall time lies where thr
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from pipeline.threads import available_cores
 
 _current = threading.local()
 
@@ -123,7 +124,9 @@ class Bottleneck:
     advice: str
 
     def as_dict(self) -> dict[str, Any]:
-        return {"stage": self.stage, "fps_limit": round(self.fps_limit, 1), "advice": self.advice}
+        # JSON has no infinity: where nothing else takes time, there is no limit to report.
+        limit = round(self.fps_limit, 1) if math.isfinite(self.fps_limit) else None
+        return {"stage": self.stage, "fps_limit": limit, "advice": self.advice}
 
 
 def find_bottleneck(
@@ -136,7 +139,7 @@ def find_bottleneck(
     min(1 / busy seconds a frame of any other stage, cores / CPU seconds a frame of all others).
     Returns None for a run without frames.
     """
-    cores = cores or os.cpu_count() or 1
+    cores = cores or available_cores()
     stages = [s for s in stages if s.frames]
     if not stages or wall_s <= 0:
         return None

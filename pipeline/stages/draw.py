@@ -18,8 +18,7 @@ def line_width(height: int) -> int:
 
 
 def contours(labels: Image, height: int) -> Image:
-    """
-    A mask, uint8 (H, W) of 0 or 255, of lines between classes, `line_width(height)` pixels wide.
+    """A mask, uint8 (H, W) of 0 or 255, of lines between classes, `line_width(height)` pixels wide.
 
     `labels` may be a part of the picture that is `height` pixels high; a line is whole where the
     part reaches that many pixels beyond it.

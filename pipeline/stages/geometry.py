@@ -102,7 +102,8 @@ class LabelScaler:
             cv2.compare(self._mask, self._best, cv2.CMP_GT, self._higher)
             cv2.max(self._mask, self._best, self._best)
             # Ids ascend, so the larger of old and new id is the new one: no masked copy is needed.
-            cv2.bitwise_and(self._higher, float(class_id), self._higher)
+            # Not cv2.bitwise_and, which takes a single pixel and a number for two numbers.
+            cv2.threshold(self._higher, 0, class_id, cv2.THRESH_BINARY, self._higher)
             cv2.max(out, self._higher, out)
         return out
 

@@ -1,0 +1,242 @@
+"""From a name to a running engine: what is refused, what is kept, and that `voc` runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import external_data_helper
+
+from engines.cache import cache_dir, write_atomically
+from engines.choose import ENGINES, PRECISIONS, choose_engine, load_engine, wrapped_graph
+from engines.errors import CardError, EngineUnavailableError, ModelError
+from engines.model import find_model
+from engines.openvino_engine import available_precisions
+from tests import networks
+
+CARD = networks.make_card(classes=networks.LEVELS)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache that only this test sees."""
+    monkeypatch.setenv("STREAMSEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return networks.save(tmp_path, networks.red_levels(), CARD)
+
+
+def levels(path, **options):
+    """Loads, runs one picture and checks what comes."""
+    pictures = networks.noise(1, CARD)
+    with load_engine(path, precision="fp32", **options) as engine:
+        labels = engine.submit(pictures).result()
+    np.testing.assert_array_equal(labels, networks.red_level(pictures))
+
+
+def graphs(cache):
+    return sorted((cache / "graphs").glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("vok", ModelError, "'vok' is unknown; allowed: .*voc.*or the path of an .onnx file"),
+        ("", ModelError, "'' is unknown"),
+        ("weights.pt", ModelError, "'weights.pt' is unknown"),
+        ("none.onnx", ModelError, "no model file at none.onnx"),
+    ],
+)
+def test_an_unknown_model_is_told_what_there_is(model, error, message):
+    with pytest.raises(error, match=message):
+        load_engine(model)
+
+
+def test_a_model_without_a_card_is_told_which_keys_one_needs(path):
+    path.with_suffix(".yaml").unlink()
+    with pytest.raises(CardError, match=r"no card at .*small\.yaml; a card needs the keys"):
+        load_engine(path)
+
+
+def test_a_shipped_model_takes_no_other_card(path):
+    with pytest.raises(CardError, match="brings its own card"):
+        load_engine("voc", card=path.with_suffix(".yaml"))
+
+
+def test_a_card_may_lie_elsewhere(path, tmp_path):
+    elsewhere = tmp_path / "other" / "card.yaml"
+    elsewhere.parent.mkdir()
+    path.with_suffix(".yaml").rename(elsewhere)
+    levels(path, card=elsewhere)
+
+
+def test_unknown_engines_and_precisions_are_told_what_there_is(path):
+    with pytest.raises(EngineUnavailableError, match="'tpu' is unknown; allowed: auto, openvino"):
+        load_engine(path, engine="tpu")
+    with pytest.raises(EngineUnavailableError, match="'fp8' is unknown; allowed: auto, fp32"):
+        load_engine(path, precision="fp8")
+    with pytest.raises(EngineUnavailableError, match=r"no device 'TPU\.7' here; it has: .*CPU"):
+        load_engine(path, device="TPU.7")
+    with pytest.raises(EngineUnavailableError, match="runs on the CPU only"):
+        load_engine(path, engine="onnxruntime", device="GPU")
+
+
+def test_a_precision_that_the_processor_lacks_is_refused(path):
+    lacking = [p for p in PRECISIONS[1:] if p not in available_precisions()]
+    if not lacking:
+        pytest.skip("this processor computes in every precision")
+    with pytest.raises(EngineUnavailableError, match=rf"{lacking[0]}.*it does in: fp32"):
+        load_engine(path, precision=lacking[0])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_onnxruntime_computes_in_the_networks_own_types(path, precision):
+    with pytest.raises(EngineUnavailableError, match=rf"{precision}.*--precision auto"):
+        load_engine(path, engine="onnxruntime", precision=precision)
+
+
+def test_every_precision_that_is_said_to_work_does(path):
+    for precision in available_precisions():
+        with load_engine(path, precision=precision) as engine:
+            assert engine.info.precision == precision
+            assert engine.submit(networks.noise(1, CARD)).result().any()
+
+
+def test_auto_says_why():
+    assert choose_engine("auto").engine in ENGINES
+    assert "GPU" in choose_engine("auto").why
+    assert choose_engine("onnxruntime").why == "asked for"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_loads_and_runs(path, engine):
+    levels(path, engine=engine)
+
+
+def test_voc_loads_and_runs():
+    with load_engine("voc", precision="fp32") as engine:
+        labels = engine.submit(networks.noise(1, engine.card)).result()
+        assert labels.shape == (1, engine.card.input.height, engine.card.input.width)
+        assert labels.max() < 21
+
+
+def test_a_graph_is_made_once_and_then_read(cache, path):
+    said = []
+    first = wrapped_graph(find_model(path), said.append)
+    assert said == ["preparing small (once)"]
+    (kept,) = graphs(cache)
+    assert kept.read_bytes() == first
+    assert wrapped_graph(find_model(path), said.append) == first
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"std": (0.5, 1.0, 1.0)}, {"color": "bgr"}, {"height": 20}, {"layout": "nhwc"}]
+)
+def test_a_changed_card_makes_another_graph(cache, path, change):
+    first = wrapped_graph(find_model(path))
+    layout = change.get("layout", "nchw")
+    model = networks.red_levels(layout=layout)
+    if layout == "nchw":
+        onnx.save(networks.red_levels(), str(path))
+    card = networks.make_card(classes=networks.LEVELS, output={"layout": layout}, **change)
+    networks.save(path.parent, model, card)
+    assert wrapped_graph(find_model(path)) != first
+    assert len(graphs(cache)) == 2
+
+
+def test_changed_weights_make_another_graph(cache, path):
+    first = wrapped_graph(find_model(path))
+    layer = networks.Layer(np.zeros((networks.LEVELS, 3, 1, 1)), np.arange(networks.LEVELS))
+    networks.save(path.parent, networks.network(layer), CARD)
+    assert wrapped_graph(find_model(path)) != first
+
+
+def test_changed_weights_in_a_file_beside_the_network_make_another_graph(cache, tmp_path):
+    # Exporters put large weights into a file of their own; retrained, only that one changes.
+    def export(model):
+        external_data_helper.convert_model_to_external_data(
+            model, location="weights.bin", size_threshold=0, convert_attribute=False
+        )
+        (tmp_path / "weights.bin").unlink(missing_ok=True)
+        return networks.save(tmp_path, model, CARD)
+
+    path = export(networks.red_levels())
+    first, before = wrapped_graph(find_model(path)), path.read_bytes()
+    levels(path)
+    mirrored = networks.red_levels()
+    for tensor in mirrored.graph.initializer:
+        if tensor.name == "b0":
+            values = onnx.numpy_helper.to_array(tensor)[::-1].copy()
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, "b0"))
+    export(mirrored)
+    assert path.read_bytes() == before
+    assert wrapped_graph(find_model(path)) != first
+    assert len(graphs(cache)) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("mode", [None, 0o755, 0o700])
+def test_the_cache_is_the_users_alone(cache, mode):
+    if mode is not None:
+        cache.mkdir()
+        cache.chmod(mode)
+    assert cache_dir("graphs") == cache / "graphs"
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cache_that_cannot_be_made_is_done_without(path, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STREAMSEG_CACHE", str(tmp_path / "file" / "cache"))
+    assert cache_dir("graphs") is None
+    levels(path)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_cache_that_cannot_be_written_is_done_without(cache, path):
+    cache.mkdir()
+    (cache / "graphs").mkdir()
+    (cache / "graphs").chmod(0o500)
+    assert cache_dir("graphs") is None
+    levels(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+def test_a_cache_on_a_full_disk_is_done_without(cache, path):
+    # A limit on the size of files stands for the full disk: writing fails half-way.
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from engines.choose import wrapped_graph; from engines.model import find_model\n"
+        "import engines.graph\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "print(len(wrapped_graph(find_model(Path(sys.argv[1])))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+    assert list((cache / "graphs").iterdir()) == []  # nothing half-written stays
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "kept"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "no bytes")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
