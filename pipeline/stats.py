@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.threads import available_cores
+from engines.cores import available_cores
 
 _current = threading.local()
 

@@ -6,8 +6,9 @@ are given few, so that they do not fight it for the cores; on a machine with two
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+
+from engines.cores import available_cores
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,3 @@ def plan_threads(cores: int | None = None) -> ThreadPlan:
     cores = cores or available_cores()
     share = min(8, max(1, cores // 4))
     return ThreadPlan(decode=share, encode=share)
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engines.card import Card
 from pipeline.errors import SinkError
-from pipeline.sinks.destination import Output
+from pipeline.sinks.destination import Output, disk_errors
 from pipeline.sinks.encoder import CONTAINERS, DEFAULT_QUALITY
 from pipeline.sinks.images import PICTURE_SUFFIXES, ImageSink, encode_picture, mask_encoder
 from pipeline.sinks.masks import MASK_VIDEO_SUFFIX, MaskVideoSink
@@ -73,8 +73,9 @@ def open_mask(
 
 
 def _is_images(path: Path, suffixes: tuple[str, ...], text: str) -> bool:
-    if path.is_dir() or text.endswith(("/", "\\")):
-        return True
+    with disk_errors(path):
+        if path.is_dir() or text.endswith(("/", "\\")):
+            return True
     if re.search(r"%(?!0?\d*d)", path.name):
         raise SinkError(f"{path}: a pattern numbers its files as %d or %06d")
     return path.suffix.lower() in suffixes or not path.suffix

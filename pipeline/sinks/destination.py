@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av.error
+
 from pipeline.errors import SinkError
 
 
@@ -34,23 +36,25 @@ class Output:
 
 def check_file(path: Path, force: bool) -> None:
     """Raises SinkError unless a file can be made at `path`; overwriting needs `force`."""
-    if path.is_dir():
-        raise SinkError(f"{path} is a folder; name a file in it")
-    if path.exists() and not force:
-        raise SinkError(f"{path} exists; --force overwrites it")
-    _check_folder(path.parent)
+    with disk_errors(path):
+        if path.is_dir():
+            raise SinkError(f"{path} is a folder; name a file in it")
+        if path.exists() and not force:
+            raise SinkError(f"{path} exists; --force overwrites it")
+        _check_folder(path.parent)
 
 
 def check_folder(path: Path, force: bool) -> None:
     """Raises SinkError unless files can be made in folder `path`; a filled one needs `force`."""
-    if path.exists() and not path.is_dir():
-        raise SinkError(f"{path} is a file; name a folder")
-    if path.is_dir():
-        _check_folder(path)
-        if not force and any(path.iterdir()):
-            raise SinkError(f"folder {path} is not empty; --force writes into it all the same")
-    else:
-        _check_folder(path.parent)
+    with disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise SinkError(f"{path} is a file; name a folder")
+        if path.is_dir():
+            _check_folder(path)
+            if not force and any(path.iterdir()):
+                raise SinkError(f"folder {path} is not empty; --force writes into it all the same")
+        else:
+            _check_folder(path.parent)
 
 
 def _check_folder(folder: Path) -> None:
@@ -65,15 +69,18 @@ def whole_file(output: Output) -> Iterator[Path]:
     """Gives a name beside `output.path` to write to, and renames it at the block's good end.
 
     After an error the partial file stays, for what is in it can be used, and `output.path` says
-    where; if nothing was written it is removed. Errors of the disk become SinkError.
+    where. Without a single frame no file is made. Errors of the disk become SinkError.
     """
     final = output.path
     partial = final.with_name(f"{final.stem}.partial{final.suffix}")
     try:
         with disk_errors(final):
             yield partial
-            partial.replace(final)
-        output.complete = True
+            if output.frames:
+                partial.replace(final)
+                output.complete = True
+            else:
+                partial.unlink(missing_ok=True)
     except BaseException:
         if output.frames:
             output.path = partial
@@ -89,7 +96,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except SinkError:
         raise
-    except OSError as error:
+    except (OSError, av.error.FFmpegError) as error:
         reason = {
             errno.ENOSPC: "the disk is full",
             errno.EFBIG: "the file may not grow further (a limit of the system or disk)",

@@ -67,7 +67,14 @@ def _options(name: str, quality: int) -> dict[str, str]:
         return {"preset": "superfast", "crf": str(quality)}
     if name == "libvpx-vp9":
         crf = round(quality * 63 / 51)  # VP9's scale ends at 63
-        return {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": str(crf), "b": "0"}
+        return {
+            "deadline": "realtime",
+            "cpu-used": "8",
+            "row-mt": "1",
+            "crf": str(crf),
+            "b": "0",
+            "lag-in-frames": "0",  # nothing looks ahead in real time; it would only hold pictures
+        }
     if name == "h264_nvenc":
         return {"preset": "p4", "rc": "vbr", "cq": str(quality), "b": "0"}
     if name == "h264_videotoolbox":

@@ -25,8 +25,10 @@ Encode = Callable[[Frame, str], bytes]
 
 
 class ImageSink:
-    """One file a frame. `path` is a folder (PNGs, named after the source's images or numbered), a
-    pattern such as out/%06d.png, or, for a single frame, a file.
+    """One file a frame.
+
+    `path` is a folder (PNGs, named after the source's images, with a number where a name comes
+    twice, or numbered), a pattern such as out/%06d.png, or, for a single frame, a file.
     """
 
     policy: Policy = "block"
@@ -41,6 +43,7 @@ class ImageSink:
         self.name = name
         self.notes: list[str] = []
         self._encode = encode
+        self._taken: set[str] = set()
         self._pattern = bool(re.search(r"%0?\d*d", path.name))
         self._single = bool(path.suffix) and not self._pattern and not path.is_dir()
         self._suffix = path.suffix.lower() if self._single or self._pattern else ".png"
@@ -76,7 +79,13 @@ class ImageSink:
             return path
         if self._pattern:
             return path.with_name(path.name % frame.index)
-        return path / f"{frame.name or f'{frame.index:06d}'}{self._suffix}"
+        number = f"{frame.index:06d}"
+        name = frame.name or number
+        # a.jpg and a.png, or those of two folders; some file systems take A and a for the same.
+        if name.casefold() in self._taken:
+            name = f"{name}_{number}"
+        self._taken.add(name.casefold())
+        return path / f"{name}{self._suffix}"
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import av
 import av.error
 import cv2
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from pipeline.channel import Policy
 from pipeline.frame import Frame, Image
@@ -20,11 +23,11 @@ from pipeline.runner import Frames
 from pipeline.sinks.destination import Output, check_file, whole_file
 from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, choose_encoder
 from pipeline.sources.color import matrix_of
-from pipeline.sources.info import AudioTap, SourceInfo
+from pipeline.sources.info import AudioTap, Matrix, SourceInfo
 from pipeline.threads import plan_threads
 
-# swscale's matrix -> ITU-T H.273's number, which the file is tagged with.
-_TAGS = {Colorspace.ITU709: 1, Colorspace.ITU601: 6, Colorspace.BT2020: 9}
+# What FFmpeg's muxer knows a type for (libavformat/mpegtsenc.c); its list has the defaults alone.
+_MPEGTS_AUDIO = {"aac", "ac3", "dts", "eac3", "mp2", "mp3", "opus"}
 
 
 class VideoSink:
@@ -64,14 +67,22 @@ class VideoSink:
         with whole_file(self.output) as path:
             with open_container(path) as container:
                 writer: _Writer | None = None
-                for frame in frames:
-                    assert frame.picture is not None
-                    if writer is None:
-                        writer = _Writer(container, self._encoder, self._info, self._audio)
-                        self.notes += writer.start(frame.picture)
-                    writer.write(frame, frame.picture)
-                    self.output.frames += 1
-                    yield frame
+                try:
+                    for frame in frames:
+                        assert frame.picture is not None
+                        if writer is None:
+                            writer = _Writer(container, self._encoder, self._info, self._audio)
+                            self.notes += writer.start(frame.picture)
+                        writer.write(frame, frame.picture)
+                        self.output.frames += 1
+                        yield frame
+                except BaseException:
+                    # The partial file is to hold the frames that the encoder has not yet given
+                    # out; if writing them fails, too, the first error is the one to see.
+                    if self.output.frames and writer is not None:
+                        with suppress(Exception):
+                            writer.finish()
+                    raise
                 if writer is not None:
                     writer.finish()
 
@@ -95,7 +106,20 @@ def _muxer_options(suffix: str) -> dict[str, str]:
         # Fragments while it is written, so that a file that breaks off (power, a full disk, kill
         # -9) plays up to there; an ordinary file once it is closed. Without delay_moov the edit
         # lists, and with them exact timestamps, would be lost.
-        return {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+        return {
+            "movflags": "+hybrid_fragmented+delay_moov",
+            "frag_duration": "1000000",
+            # Where a stream begins is stored in this unit; the default, a millisecond, is coarser
+            # than the frames of most rates.
+            "movie_timescale": "90000",
+        }
+    if suffix in (".mkv", ".webm"):
+        return {
+            "cluster_time_limit": "1000",  # ms that are kept in memory: as for the fragments
+            # Sound of an MP4 begins a little before 0, where its encoder warms up; the pictures
+            # are not to be moved for it.
+            "avoid_negative_ts": "disabled",
+        }
     return {}
 
 
@@ -116,9 +140,14 @@ class _Writer:
     def start(self, first: Image) -> list[str]:
         """Makes the streams; returns notes for the user."""
         info, notes = self._info, []
-        h, w = first.shape[:2]
+        vp9 = self._encoder.name == "libvpx-vp9"
+        # Only H.264 carries a pixel aspect itself; PyAV cannot write WebM's own.
+        self._widen = info.pixel_aspect if vp9 else Fraction(1)
+        h, w = self._square(first).shape[:2]
+        if self._widen != 1:
+            notes.append(f"WebM is written with square pixels: the video is {w}x{h}")
         even = (h + h % 2, w + w % 2)
-        if even != (h, w) and self._encoder.name != "libvpx-vp9":
+        if even != (h, w) and not vp9:
             h, w = even
             notes.append(f"H.264 takes even sides only: the video is {w}x{h}, its edge repeated")
         self._size = (h, w)
@@ -135,10 +164,11 @@ class _Writer:
         # follow those: a video of variable rate would end early in MP4, without its last frames.
         context.max_b_frames = 0
         context.flags |= Flags.frame_duration  # else the last frame's duration is made up
-        context.sample_aspect_ratio = info.pixel_aspect
+        context.sample_aspect_ratio = info.pixel_aspect / self._widen
         self._matrix = info.matrix or matrix_of(2, w, h)
         context.color_range = ColorRange.MPEG
-        context.colorspace = _TAGS[self._matrix]
+        # H.273 has the same numbers, but for BT.601, of which it has two.
+        context.colorspace = 6 if self._matrix == Matrix.BT601 else int(self._matrix)
         context.color_primaries = info.color_primaries
         context.color_trc = info.color_trc
         self._stream = stream
@@ -149,20 +179,29 @@ class _Writer:
     def _add_audio(self) -> list[str]:
         notes = []
         for template in self._audio.streams if self._audio is not None else ():
-            codec = template.codec_context.name
-            stream = None
-            if codec in self._container.supported_codecs:
-                with suppress(av.error.FFmpegError, ValueError):
-                    stream = self._container.add_stream_from_template(template)
-            if stream is None:
-                notes.append(
-                    f"{codec} audio does not go into {self._container.format.name}: left out"
-                )
-            self._audio_streams.append(stream)
+            codec, container = template.codec_context.codec.canonical_name, self._container
+            stream = filtered = None
+            if carries(container, template):
+                stream = container.add_stream_from_template(template)
+                if language := template.metadata.get("language"):
+                    stream.metadata["language"] = language
+                if codec == "aac" and not template.codec_context.extradata:
+                    filtered = _without_headers(container, template)
+            else:
+                notes.append(f"{codec} audio does not go into {container.format.name}: left out")
+            self._audio_streams.append((stream, filtered))
         return notes
 
+    def _square(self, picture: Image) -> Image:
+        """The picture as wide as it is to be stored."""
+        if self._widen == 1:
+            return picture
+        h, w = picture.shape[:2]
+        return np.asarray(cv2.resize(picture, (max(1, round(w * self._widen)), h)), np.uint8)
+
     def write(self, frame: Frame, picture: Image) -> None:
-        video = av.VideoFrame.from_numpy_buffer(fit(picture, *self._size), "rgb24")
+        picture = fit(self._square(picture), *self._size)
+        video = av.VideoFrame.from_numpy_buffer(picture, "rgb24")
         video = self._reformatter.reformat(
             video,
             format=self._encoder.pixel_format,
@@ -192,12 +231,44 @@ class _Writer:
         if self._audio is None:
             return
         for number, packet in self._audio.take(until_s):
-            stream = self._audio_streams[number]
+            stream, filtered = self._audio_streams[number]
             if stream is not None:
                 # Muxing changes a packet, and another sink may have the same one.
                 copy = copy_packet(packet)
-                copy.stream = stream
-                self._container.mux_one(copy)
+                for part in [copy] if filtered is None else filtered.filter(copy):
+                    part.stream = stream
+                    self._container.mux_one(part)
+
+
+def carries(container: Any, template: Any) -> bool:
+    """Whether audio of a source's stream can go into a container, which is only tried out."""
+    name, context = container.format.name, template.codec_context
+    if name == "mpegts":
+        known = context.codec.canonical_name in _MPEGTS_AUDIO
+    else:
+        known = context.name in container.supported_codecs  # which has the decoders' names
+    if not known:
+        return False
+    # FFmpeg's lists promise more than its muxers take: Opus and FLAC in .mov.
+    trial = av.open(io.BytesIO(), "w", format=name)
+    try:
+        trial.add_stream_from_template(template)
+        trial.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    finally:
+        with suppress(Exception):
+            trial.close()
+    return True
+
+
+def _without_headers(container: Any, template: Any) -> Any:
+    """A filter for AAC of MPEG streams, which has a header in each packet; other containers want
+    one for all, and FFmpeg's own conversion fails beside `delay_moov`.
+    """
+    if container.format.name == "mpegts":
+        return None
+    return BitStreamFilterContext("aac_adtstoasc", template)
 
 
 def copy_packet(packet: Any) -> Any:

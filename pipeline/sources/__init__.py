@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.errors import SourceError
 from pipeline.sources.file import FileSource
@@ -38,28 +39,35 @@ def open_source(
     line that says what was found and what is allowed.
     """
     text = str(spec)
+    try:
+        images = _find_images(text)
+    except PermissionError:
+        raise SourceError(f"{text} cannot be read: permission denied") from None
+    if images is not None:
+        return ImageSource(text, images, fps=fps, max_frames=max_frames)
+    return FileSource(Path(text), start_s=start_s, duration_s=duration_s, max_frames=max_frames)
+
+
+def _find_images(text: str) -> list[Path] | None:
+    """The images that a user means, in order; None where it is a video file."""
     path = Path(text)
     if path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-        if not files:
-            raise SourceError(
-                f"folder {text} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
-            )
-        return ImageSource(text, natural_order(files), fps=fps, max_frames=max_frames)
-    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-        return ImageSource(text, [path], fps=fps, max_frames=max_frames)
-    if not path.exists():
-        if any(c in text for c in "*?["):
-            found = [Path(p) for p in glob.glob(text, recursive=True)]
-            files = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-            if not files:
-                raise SourceError(f"no images match {text}")
-            return ImageSource(text, natural_order(files), fps=fps, max_frames=max_frames)
+        found = list(path.iterdir())
+        none = f"folder {text} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+    elif path.exists():
+        return [path] if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() else None
+    elif any(c in text for c in "*?["):
+        found = [Path(p) for p in glob.glob(text, recursive=True)]
+        none = f"no images match {text}"
+    else:
         _explain_missing(text)
-    return FileSource(path, start_s=start_s, duration_s=duration_s, max_frames=max_frames)
+    files = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    if not files:
+        raise SourceError(none)
+    return natural_order(files)
 
 
-def _explain_missing(text: str) -> None:
+def _explain_missing(text: str) -> NoReturn:
     if re.match(r"^[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
         scheme = text.split("://")[0]
         raise SourceError(f"{scheme} streams are not read yet; give a video file, image or folder")

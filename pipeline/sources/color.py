@@ -7,27 +7,28 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from pipeline.frame import Image
+from pipeline.sources.info import Matrix
 
-# ITU-T H.273 matrix coefficients (AVColorSpace has the same numbers) -> swscale's own.
+# ITU-T H.273 matrix coefficients (AVColorSpace has the same numbers) -> what they mean here.
 _MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
+    1: Matrix.BT709,
+    4: Matrix.FCC,
+    5: Matrix.BT601,
+    6: Matrix.BT601,
+    7: Matrix.SMPTE240M,
+    9: Matrix.BT2020,
+    10: Matrix.BT2020,
 }
 
 
-def matrix_of(colorspace: int, width: int, height: int) -> Colorspace:
+def matrix_of(colorspace: int, width: int, height: int) -> Matrix:
     """The YUV matrix of a frame. Files that do not say are BT.709 from 1280 pixels wide or above
     576 high and BT.601 below, the rule that players (mpv among them) follow.
     """
-    guess = Colorspace.ITU709 if width >= 1280 or height > 576 else Colorspace.ITU601
+    guess = Matrix.BT709 if width >= 1280 or height > 576 else Matrix.BT601
     return _MATRICES.get(int(colorspace), guess)
 
 

@@ -55,10 +55,9 @@ def listed_frames(stream: Any) -> int | None:
     """How many frames the table of an MP4 or MOV lists; None for other containers. Not
     `stream.frames`, which counts those, too, that an edit list leaves out.
     """
-    entries = getattr(stream, "index_entries", None)  # PyAV 16 has none
-    if entries is None or "mp4" not in stream.container.format.name:
+    if "mp4" not in stream.container.format.name:
         return None
-    return sum(not entry.is_discard for entry in entries)
+    return sum(not entry.is_discard for entry in stream.index_entries)
 
 
 def stated_end_s(container: Any, stream: Any) -> tuple[float, bool] | None:

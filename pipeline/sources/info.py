@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from dataclasses import dataclass
+from enum import IntEnum
 from fractions import Fraction
 from typing import Any
 
-from av.video.reformatter import Colorspace
+import av
+
+
+class Matrix(IntEnum):
+    """YUV matrices by the numbers that swscale has for them (SWS_CS_*); not PyAV's names, which
+    lack BT.2020 before version 18.
+    """
+
+    BT709 = 1
+    FCC = 4
+    BT601 = 5
+    SMPTE240M = 7
+    BT2020 = 9
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class SourceInfo:
     pixel_aspect: Fraction = Fraction(1)
     """Width of a pixel divided by its height."""
     codec: str = ""
-    matrix: Colorspace | None = None
+    matrix: Matrix | None = None
     """The YUV matrix of the source's pictures, so that what is encoded again keeps it."""
     color_primaries: int = 2
     """ITU-T H.273 number; 2 is unspecified. Passed through, like the next."""
@@ -40,11 +54,19 @@ class AudioTap:
     """
 
     def __init__(self, streams: list[Any]) -> None:
-        self.streams = streams
-        """The source's av.AudioStream objects: templates for a container's own."""
+        # The source's own streams are freed with its file, for a short one before a sink has seen
+        # the first frame; PyAV would crash. These belong to a container that is never written.
+        self._keeper: Any = av.open(os.devnull, "w", format="null")
+        self.streams = [self._keep(stream) for stream in streams]
+        """Copies of the source's av.AudioStream objects: templates for a container's own."""
         self.complete = False
         """Whether the source has come to its natural end, so that all audio belongs to the run."""
         self._packets: deque[tuple[int, Any]] = deque()
+
+    def _keep(self, stream: Any) -> Any:
+        copy = self._keeper.add_stream_from_template(stream)
+        copy.metadata.update(stream.metadata)
+        return copy
 
     def add(self, number: int, packet: Any) -> None:
         """Appends a packet of `streams[number]`."""
