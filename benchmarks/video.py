@@ -38,13 +38,13 @@ import cv2
 import numpy as np
 
 from engines.choose import load_engine
+from engines.cores import available_cores
 from engines.model import find_model
 from pipeline import Pipeline, open_source
 from pipeline.sinks import VideoSink
 from pipeline.stages import colorize, infer, preprocess
 from pipeline.stages.colorize import Look, Painter
 from pipeline.stages.geometry import LabelScaler, to_network
-from pipeline.threads import available_cores
 
 _KEPT = 48
 KINDS = ("streamseg", "supervision", "limit")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -32,6 +31,7 @@ import openvino
 from numpy.typing import NDArray
 
 from engines.card import Card, read_card
+from engines.cores import available_cores
 from engines.graph import read_onnx, wrap
 
 MODELS = Path(__file__).resolve().parent.parent / "engines" / "models"
@@ -292,13 +292,6 @@ def rows(report: dict[str, Any]) -> Iterator[str]:
         yield f"| {row['height']}x{row['width']} | " + " | ".join(values) + " |"
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def mean(values: Iterable[float | None]) -> float | None:
     """The mean of what is known, to four digits."""
     known = [value for value in values if value is not None]
@@ -348,7 +341,7 @@ def main() -> None:
         "model_sha256": card.sha256,
         "machine": {
             "cpu": str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")),
-            "cores": cores(),
+            "cores": available_cores(),
             "openvino": openvino.__version__.split("-")[0],
         },
         "reference": {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 def cache_dir(*parts: str) -> Path | None:
-    """A folder of the user's cache, made if need be with mode 0700; None if it cannot be had.
+    """A folder of the user's cache, made with mode 0700 if it is not there; None if it cannot be
+    had.
 
     `$STREAMSEG_CACHE`, else the platform's place: `$XDG_CACHE_HOME/streamseg` (~/.cache),
     ~/Library/Caches/streamseg on macOS, %LOCALAPPDATA%/streamseg/cache on Windows. Compiled
@@ -27,13 +28,12 @@ def cache_dir(*parts: str) -> Path | None:
         root = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "streamseg"
     folder = root.joinpath(*parts)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.name == "posix":
             status = root.stat()
-            if status.st_uid != os.getuid():
+            if status.st_uid != os.getuid() or status.st_mode & 0o022:
                 return None
-            if status.st_mode & 0o077:
-                root.chmod(0o700)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None

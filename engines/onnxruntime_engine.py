@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from engines.card import Card
+from engines.cores import available_cores
 from engines.engine import EngineInfo, Labels, Pictures, RingEngine
 from engines.errors import EngineUnavailableError, ModelError
 from engines.graph import LABELS, PICTURES
@@ -34,7 +34,7 @@ class OnnxRuntimeEngine(RingEngine):
             )
         options = ort.SessionOptions()
         # Pictures side by side beat threads inside one picture, as with OpenVINO's streams.
-        parallel = max(1, os.cpu_count() or 1)
+        parallel = available_cores()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         try:

@@ -1,11 +1,18 @@
 """OpenVINO: the default engine, fast on any CPU, and on Intel's GPUs and NPUs by name."""
 
+# ruff: noqa: E402 - what stands before an import must happen before it
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# OpenVINO reports each import to its maker over the network, if its telemetry package is there.
+# Nobody who segments a video has asked for that; without the package it goes without saying.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 import openvino as ov
 import openvino.properties as props
 import openvino.properties.hint as hints

@@ -184,13 +184,18 @@ def test_changed_weights_in_a_file_beside_the_network_make_another_graph(cache, 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
-@pytest.mark.parametrize("mode", [None, 0o755, 0o700])
-def test_the_cache_is_the_users_alone(cache, mode):
-    if mode is not None:
-        cache.mkdir()
-        cache.chmod(mode)
+def test_a_new_cache_is_the_users_alone(cache):
     assert cache_dir("graphs") == cache / "graphs"
     assert cache.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize(("mode", "used"), [(0o755, True), (0o700, True), (0o777, False)])
+def test_a_cache_that_others_may_write_is_not_used_nor_changed(cache, mode, used):
+    cache.mkdir()
+    cache.chmod(mode)
+    assert (cache_dir("graphs") is not None) == used
+    assert cache.stat().st_mode & 0o777 == mode
 
 
 def test_a_cache_that_cannot_be_made_is_done_without(path, tmp_path, monkeypatch):
