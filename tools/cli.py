@@ -1,5 +1,4 @@
-"""
-The `streamseg` program: how it starts, and how it ends.
+"""The `streamseg` program: how it starts, and how it ends.
 
 Exit codes: 0 done, 1 failed (one line on stderr), 2 wrong usage, 130 interrupted.
 """
@@ -34,8 +33,6 @@ def _run() -> None:
     debug = "--debug" in sys.argv
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
         if debug:
             raise

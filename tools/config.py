@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ ENGINE_NAMES = ("auto", "openvino", "onnxruntime")
 class RunConfig(BaseModel):
     """The options of `streamseg run` by their long names; configs/runs/ has examples."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     source: str = Field(min_length=1)
     output: list[str] = Field(default_factory=list)
@@ -28,7 +29,7 @@ class RunConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str | None = None
     overlay: float = Field(default=0.5, ge=0, le=1)
-    classes: list[str] | None = None
+    classes: list[str] | None = Field(default=None, min_length=1)
     legend: bool = False
     contours: bool = False
     encoder: str = "auto"
@@ -48,15 +49,18 @@ def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:
     Raises typer.BadParameter, exit code 2, naming the key and what it may be.
     """
     values: dict[str, Any] = read_yaml(config) if config is not None else {}
-    values.update({key: value for key, value in given.items() if value not in (None, [])})
+    values.update({key: value for key, value in given.items() if _is_given(key, given)})
     if "source" not in values:
         raise typer.BadParameter("name a SOURCE: a video file, an image, a folder or a glob")
     try:
-        return RunConfig.model_validate(values)
+        ask = RunConfig.model_validate(values)
     except ValidationError as error:
         raise typer.BadParameter(
             "; ".join(_fault(e, given, config) for e in error.errors())
         ) from None
+    if ask.rle and ask.stats is None:
+        raise typer.BadParameter("--rle adds masks to statistics; name their file with --stats")
+    return ask
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -72,9 +76,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in data.items()}
 
 
+def _is_given(key: str, given: dict[str, Any]) -> bool:
+    """Whether the command line has the option; one that may be repeated is [] if it has not."""
+    return given.get(key) is not None and (key != "output" or bool(given[key]))
+
+
 def _fault(error: Any, given: dict[str, Any], config: Path | None) -> str:
     key = str(error["loc"][0]) if error["loc"] else "config"
+    if error["type"] == "extra_forbidden":
+        names = list(RunConfig.model_fields)
+        near = get_close_matches(key, names, n=1, cutoff=0.75)
+        hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(names)}"
+        return f"{config}: {key} is no option; {hint}"
     message = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "should")
-    if given.get(key) in (None, []):
-        return f"{config}: {key}: {message}"
-    return f"--{key.replace('_', '-')}: {message}, got {error['input']!r}"
+    where = f"--{key.replace('_', '-')}" if _is_given(key, given) else f"{config}: {key}"
+    return f"{where}: {message}, got {error['input']!r}"

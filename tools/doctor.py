@@ -53,8 +53,8 @@ def examine() -> dict[str, Any]:
     """What `doctor` prints, as JSON has it."""
     from engines.cache import cache_dir
     from engines.choose import choose_engine
+    from engines.cores import available_cores
     from pipeline.sinks.encoder import choose_encoder
-    from pipeline.threads import available_cores
 
     engines = {"openvino": _openvino(), "onnxruntime": _onnxruntime()}
     choice = choose_engine()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.runner import Pipeline
 from pipeline.sinks import StatisticsSink, open_mask, open_output
 from pipeline.sinks.destination import check_file
-from pipeline.sources import AnySource, open_source
+from pipeline.sources import AnySource, ImageSource, open_source
 from pipeline.stages import Look, colorize, infer, preprocess
 from tools import STARTED_AT
 from tools.config import RunConfig
@@ -31,6 +33,8 @@ def execute(ask: RunConfig) -> int:
     """
     # The network has the cores; OpenCV's own threads would only fight it for them.
     cv2.setNumThreads(1)
+    # Its log would stand beside our own line about the same picture.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     say = Printer(quiet=ask.quiet)
     with interruptible(say.note) as interrupt:
         # Whatever is wrong with the request shows before the network is loaded.
@@ -99,13 +103,37 @@ def _look(ask: RunConfig, model: Model) -> Look:
     return Look(overlay=ask.overlay, classes=chosen, legend=ask.legend, contours=ask.contours)
 
 
-def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
-    targets = [*ask.output, *(t for t in (ask.mask, ask.stats, ask.report) if t is not None)]
-    for target in targets:
-        if targets.count(target) > 1:
+def _check_targets(ask: RunConfig, source: AnySource) -> None:
+    """Refuses two outputs in one place, and what would be written over the source."""
+    path = Path(source.name)
+    found = path.iterdir() if path.is_dir() else [path]
+    if not path.exists():
+        found = (Path(name) for name in glob.glob(source.name, recursive=True))
+    sources = {file.resolve() for file in found}
+    names = sorted(file.stem for file in sources) if isinstance(source, ImageSource) else []
+    taken: set[Path] = set()
+    for target in [*ask.output, *(t for t in (ask.mask, ask.stats, ask.report) if t is not None)]:
+        files = _written(target, names)
+        if not files.isdisjoint(taken):
             raise PipelineError(f"{target} is named twice as an output; each needs its own")
-        if Path(target).exists() and Path(target).resolve() == Path(source.name).resolve():
+        if not files.isdisjoint(sources):
             raise PipelineError(f"{target} is the source itself; name another output")
+        taken |= files
+
+
+def _written(target: str, names: list[str]) -> set[Path]:
+    """The files that an output makes of images with these names; of a video, the first."""
+    path = Path(target).resolve()
+    if number := re.search(r"%0?\d*d", path.name):
+        numbered = [number[0] % i for i in range(max(1, len(names)))]
+        return {path.with_name(path.name.replace(number[0], n)) for n in numbered}
+    if path.is_dir() or target.endswith(("/", "\\")) or not path.suffix:
+        return {path / f"{name}.png" for name in names or ["000000"]}
+    return {path}
+
+
+def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
+    _check_targets(ask, source)
     sinks: list[Any] = [
         open_output(path, source, encoder=ask.encoder, quality=ask.quality, force=ask.force)
         for path in ask.output
@@ -115,8 +143,6 @@ def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
     if ask.stats is not None:
         path = Path(ask.stats)
         sinks.append(StatisticsSink(path, model.card.classes, rle=ask.rle, force=ask.force))
-    elif ask.rle:
-        raise PipelineError("--rle adds masks to statistics; name their file with --stats")
     if ask.report is not None:
         check_file(Path(ask.report), ask.force)
     return sinks
@@ -124,8 +150,8 @@ def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
 
 def _announce(say: Printer, source: AnySource, engine: Engine, sinks: list[Any]) -> None:
     info, runs = source.info, engine.info
-    rate = f", {float(info.rate):.2f} fps" if info.rate else ""
-    count = f", {info.frames} frames" if info.frames else ""
+    rate = f", {float(info.rate):.2f} fps" if info.rate and info.frames != 1 else ""
+    count = f", {info.frames} frames" if info.frames and info.frames != 1 else ""
     say.note(f"source  {source.name}: {info.width}x{info.height} {info.codec}{rate}{count}")
     card = engine.card
     say.note(

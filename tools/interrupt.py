@@ -23,10 +23,10 @@ class Interrupt:
 
     @contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """
-        Within the block a signal calls `stop`, in a thread of its own. Before it a signal raises
-        KeyboardInterrupt, because no thread is at work yet; after it the first does nothing,
-        because outputs are whole and only the summary and the report are left to write.
+        """Within the block a signal calls `stop`, in a thread of its own.
+
+        Before it a signal ends the program at once, because nothing is open yet; after it the first
+        does nothing, because outputs are whole and only summary and report are left to write.
         """
         self._stop = stop
         try:
@@ -36,10 +36,11 @@ class Interrupt:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
+        if self._stop is None:
+            # Not KeyboardInterrupt: raised while a library is imported it comes out as ImportError.
+            os._exit(130)
         if self._count > 1:
             os._exit(130)  # asked twice: not even outputs are closed
-        if self._stop is None:
-            raise KeyboardInterrupt
         # A handler runs between two instructions of the main thread, which may be holding the very
         # lock that `stop` needs. Another thread can wait for it.
         if not self._stopped:

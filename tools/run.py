@@ -31,7 +31,7 @@ def run(
         Opt(
             "--output",
             "-o",
-            help="Video (.mp4 .mkv .mov .webm .ts .avi), image, %06d.png pattern "
+            help="Video (.mp4 .mkv .mov .webm .ts), image, %06d.png pattern "
             "or folder/ for the coloured result. Repeatable.",
         ),
     ] = None,

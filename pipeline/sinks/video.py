@@ -168,7 +168,8 @@ class _Writer:
         self._matrix = info.matrix or matrix_of(2, w, h)
         context.color_range = ColorRange.MPEG
         # H.273 has the same numbers, but for BT.601, of which it has two.
-        context.colorspace = 6 if self._matrix == Matrix.BT601 else int(self._matrix)
+        self._tag = 6 if self._matrix == Matrix.BT601 else int(self._matrix)
+        context.colorspace = self._tag
         context.color_primaries = info.color_primaries
         context.color_trc = info.color_trc
         self._stream = stream
@@ -202,6 +203,7 @@ class _Writer:
     def write(self, frame: Frame, picture: Image) -> None:
         picture = fit(self._square(picture), *self._size)
         video = av.VideoFrame.from_numpy_buffer(picture, "rgb24")
+        video.colorspace = self._tag  # PyAV before version 18 takes BT.2020 from here alone
         video = self._reformatter.reformat(
             video,
             format=self._encoder.pixel_format,

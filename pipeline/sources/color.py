@@ -7,10 +7,14 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 
 from pipeline.frame import Image
 from pipeline.sources.info import Matrix
+
+# libswscale/swscale.h; PyAV before version 18 has no name for the second.
+_SWS_BILINEAR = 0x2
+_SWS_FULL_CHR_H_INT = 0x2000
 
 # ITU-T H.273 matrix coefficients (AVColorSpace has the same numbers) -> what they mean here.
 _MATRICES = {
@@ -60,7 +64,7 @@ class RgbConverter:
             dst_color_range=ColorRange.JPEG,
             # 8-bit 4:2:0 and 4:2:2, nearly every video, take swscale's fast path all the same:
             # within 3 levels of the exact matrix at a tenth of the time. The rest is exact to 1.
-            interpolation=Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT,
+            interpolation=_SWS_BILINEAR | _SWS_FULL_CHR_H_INT,
             threads=1,
         )
         image = plane_view(rgb)
