@@ -136,11 +136,15 @@ def read_card(path: Path) -> Card:
     try:
         return Card.model_validate(data)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
+        faults = "; ".join(_fault(e) for e in error.errors())
         raise CardError(f"card {path}: {faults}") from None
+
+
+def _fault(error: Any) -> str:
+    key = ".".join(map(str, error["loc"])) or "card"
+    if error["type"] == "extra_forbidden":
+        return f"{key}: there is no such key (configs/models/card.yaml explains all that there are)"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def check_sha256(card: Card, onnx_path: Path) -> None:

@@ -10,4 +10,5 @@ with segment(sys.argv[1]) as frames:
     for frame in frames:
         picture = frame.image.copy()  # uint8 (H, W, 3) RGB
         picture[frame.labels != 15] = 255
-        cv2.imwrite(sys.argv[2], cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        if not cv2.imwrite(sys.argv[2], cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            sys.exit(f"{sys.argv[2]} cannot be written")

@@ -261,6 +261,9 @@ class Pipeline:
                 pass
             except BaseException as error:
                 branch.failed = True
+                # What the sink had not yet put in its file when that failed is not delivered.
+                if (output := getattr(branch.sink, "output", None)) is not None:
+                    branch.written = min(branch.written, output.frames)
                 self._fail(error)
             finally:
                 branch.channel.stop()

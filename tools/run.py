@@ -13,7 +13,7 @@ streamseg run street.mp4 -o out.mp4 --legend
 
 streamseg run photos/ -o painted/ --mask masks/ --stats shares.jsonl
 
-streamseg run in.mkv -o out.mkv --classes person,car --overlay 0.7 --start 60 --duration 10
+streamseg run in.mkv -o out.mkv --classes person,car --start 60 --duration 10
 
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
 """

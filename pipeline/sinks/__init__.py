@@ -76,6 +76,6 @@ def _is_images(path: Path, suffixes: tuple[str, ...], text: str) -> bool:
     with disk_errors(path):
         if path.is_dir() or text.endswith(("/", "\\")):
             return True
-    if re.search(r"%(?!0?\d*d)", path.name):
-        raise SinkError(f"{path}: a pattern numbers its files as %d or %06d")
+    if re.search(r"%(?!0?\d*d)", path.name) or path.name.count("%") > 1:
+        raise SinkError(f"{path}: a pattern numbers its files by one %d or %06d")
     return path.suffix.lower() in suffixes or not path.suffix

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import av.error
 
 from pipeline.errors import SinkError
@@ -65,11 +66,12 @@ def _check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(output: Output) -> Iterator[Path]:
+def whole_file(output: Output, count: Callable[[Path], int]) -> Iterator[Path]:
     """Gives a name beside `output.path` to write to, and renames it at the block's good end.
 
     After an error the partial file stays, for what is in it can be used, and `output.path` says
-    where. Without a single frame no file is made. Errors of the disk become SinkError.
+    where, and `output.frames` what `count` finds in it: a muxer that meets a full disk loses what
+    it still held. Without a single frame no file is made. Errors of the disk become SinkError.
     """
     final = output.path
     partial = final.with_name(f"{final.stem}.partial{final.suffix}")
@@ -82,11 +84,30 @@ def whole_file(output: Output) -> Iterator[Path]:
             else:
                 partial.unlink(missing_ok=True)
     except BaseException:
+        output.frames = min(output.frames, count(partial))
         if output.frames:
             output.path = partial
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+def playable_frames(path: Path) -> int:
+    """How many video frames are in a file, up to where it breaks off."""
+    count = 0
+    with suppress(OSError, av.error.FFmpegError):
+        with av.open(str(path)) as container:
+            for packet in container.demux(video=0):
+                count += bool(packet.size)
+    return count
+
+
+def whole_lines(path: Path) -> int:
+    """How many lines of a text file are whole."""
+    try:
+        return path.read_bytes().count(b"\n")
+    except OSError:
+        return 0
 
 
 @contextmanager

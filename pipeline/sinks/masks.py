@@ -9,7 +9,7 @@ import av
 
 from pipeline.channel import Policy
 from pipeline.runner import Frames
-from pipeline.sinks.destination import Output, check_file, whole_file
+from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
 from pipeline.sinks.video import fit, open_container
 from pipeline.sources.info import SourceInfo
 
@@ -31,7 +31,7 @@ class MaskVideoSink:
 
     def run(self, frames: Frames) -> Frames:
         """Writes each frame and passes it on."""
-        with whole_file(self.output) as path:
+        with whole_file(self.output, playable_frames) as path:
             with open_container(path) as container:
                 stream: Any = None
                 for frame in frames:

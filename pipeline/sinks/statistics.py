@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.channel import Policy
 from pipeline.frame import Frame, Image
 from pipeline.runner import Frames
-from pipeline.sinks.destination import Output, check_file, whole_file
+from pipeline.sinks.destination import Output, check_file, whole_file, whole_lines
 
 
 class StatisticsSink:
@@ -37,7 +37,7 @@ class StatisticsSink:
 
     def run(self, frames: Frames) -> Frames:
         """Writes each frame and passes it on."""
-        with whole_file(self.output) as path:
+        with whole_file(self.output, whole_lines) as path:
             # A line a write: whoever follows the file never reads half of one.
             with path.open("w", encoding="utf-8", buffering=1) as file:
                 for frame in frames:

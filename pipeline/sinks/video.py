@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from pipeline.channel import Policy
 from pipeline.frame import Frame, Image
 from pipeline.runner import Frames
-from pipeline.sinks.destination import Output, check_file, whole_file
+from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
 from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, choose_encoder
 from pipeline.sources.color import matrix_of
 from pipeline.sources.info import AudioTap, Matrix, SourceInfo
@@ -64,7 +64,7 @@ class VideoSink:
 
     def run(self, frames: Frames) -> Frames:
         """Writes each frame and passes it on."""
-        with whole_file(self.output) as path:
+        with whole_file(self.output, playable_frames) as path:
             with open_container(path) as container:
                 writer: _Writer | None = None
                 try:

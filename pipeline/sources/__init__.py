@@ -44,6 +44,10 @@ def open_source(
     except PermissionError:
         raise SourceError(f"{text} cannot be read: permission denied") from None
     if images is not None:
+        if start_s or duration_s is not None:
+            raise SourceError(
+                f"start and duration cut videos, and {text} is images; max frames cuts those"
+            )
         return ImageSource(text, images, fps=fps, max_frames=max_frames)
     return FileSource(Path(text), start_s=start_s, duration_s=duration_s, max_frames=max_frames)
 

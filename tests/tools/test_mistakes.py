@@ -266,8 +266,8 @@ class TestModel:
             ({"input__height": 0}, ["input.height"]),
             ({"input__std": [1.0, 1.0]}, ["std", "2 values"]),
             ({"input__color": "gray", "input__mean": [0.0], "input__std": [1.0]}, ["color"]),
-            ({"input__colour": "rgb"}, ["input.colour", "Extra inputs"]),
-            ({"clases": ["a", "b"]}, ["clases", "Extra inputs"]),
+            ({"input__colour": "rgb"}, ["input.colour", "no such key"]),
+            ({"clases": ["a", "b"]}, ["clases", "no such key"]),
             ({"input__mean": None}, ["input.mean", "required"]),
             ({"name": None}, ["name", "required"]),
             ({"palette": "rainbow"}, ["palette", "rainbow"]),
@@ -420,6 +420,9 @@ def test_disk_fills(env, tmp_path, media, colours):
     (output,) = report["outputs"]
     assert output["path"] == "o.partial.mp4"
     assert not output["complete"]
+    kept = playable_frames(tmp_path / "o.partial.mp4")
+    assert output["frames"] - 1 <= kept <= output["frames"], "the last may be cut in two"
+    assert report["frames"]["delivered"] == output["frames"]
 
 
 def test_disk_fills_under_statistics(env, tmp_path, media, colours):

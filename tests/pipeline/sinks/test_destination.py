@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import SinkError
 from pipeline.sinks import MaskVideoSink, StatisticsSink, VideoSink
-from pipeline.sinks.destination import Output, disk_errors, whole_file
+from pipeline.sinks.destination import Output, disk_errors, playable_frames, whole_file
 from pipeline.sources import open_source
 from pipeline.sources.synthetic import read_number
 from tests.clips import numbered
@@ -206,7 +206,7 @@ def test_a_sink_error_passes_as_it_is(tmp_path):
 
 def test_the_reports_row_says_where_and_how_much(tmp_path):
     output = Output(tmp_path / "a.mp4", "libx264")
-    with whole_file(output) as path:
+    with whole_file(output, playable_frames) as path:
         path.write_bytes(b"x")
         output.frames = 3
     assert output.as_dict() == {

@@ -100,9 +100,9 @@ def test_an_unknown_number_of_frames_does_not_go_into_one_image(tmp_path):
         ImageSink(tmp_path / "one.png", encode_picture, name="images", frames=None)
 
 
-@pytest.mark.parametrize("name", ["out_%s.png", "out_%f.png", "100%.png", "%0x.png"])
+@pytest.mark.parametrize("name", ["%d_%d.png", "out_%s.png", "out_%f.png", "100%.png", "%0x.png"])
 def test_a_pattern_that_numbers_nothing_is_refused(tmp_path, name):
-    with pytest.raises(SinkError, match="a pattern numbers its files as %d or %06d"):
+    with pytest.raises(SinkError, match="a pattern numbers its files by one %d or %06d"):
         sink(tmp_path / name)
 
 
