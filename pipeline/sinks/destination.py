@@ -104,10 +104,10 @@ def playable_frames(path: Path) -> int:
 
 def whole_lines(path: Path) -> int:
     """How many lines of a text file are whole."""
-    try:
-        return path.read_bytes().count(b"\n")
-    except OSError:
+    if not path.is_file():
         return 0
+    with path.open("rb") as file:
+        return sum(line.endswith(b"\n") for line in file)
 
 
 @contextmanager
