@@ -43,7 +43,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml setup.cfg | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml setup.cfg tests/constraints.txt | $(VENV)/bin/python

@@ -29,14 +29,17 @@ def cache_dir(*parts: str) -> Path | None:
     folder = root.joinpath(*parts)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.name == "posix":
-            status = root.stat()
-            if status.st_uid != os.getuid() or status.st_mode & 0o022:
-                return None
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.name == "posix" and not (_is_ours(root) and _is_ours(folder)):
+            return None
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def _is_ours(folder: Path) -> bool:
+    status = folder.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -45,6 +48,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut can leave the name without the content
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

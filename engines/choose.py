@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,10 @@ from engines.model import DEFAULT, Model, find_model
 ENGINES = ("openvino", "onnxruntime")
 # What graph.py builds; part of the cache key. Raise it when a change there changes a graph.
 # It stands here because importing graph.py imports onnx, which a warm start does without.
-GRAPH_REVISION = 2
+GRAPH_REVISION = 3
+
+# A cached graph begins with the sha256 of the rest.
+_DIGEST = hashlib.sha256().digest_size
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -39,7 +41,7 @@ def choose_engine(asked: str = "auto") -> Choice:
             return Choice(
                 "openvino", "the NVIDIA GPU is not used: this version has no engine for it"
             )
-        return Choice("openvino", "the fastest engine here: there is no NVIDIA GPU")
+        return Choice("openvino", "there is no NVIDIA GPU here")
     if asked not in ENGINES:
         raise EngineUnavailableError(
             f"engine {asked!r} is unknown; allowed: auto, {', '.join(ENGINES)}"
@@ -119,25 +121,36 @@ def wrapped_graph(model: Model, say: Callable[[str], None] = lambda line: None) 
     key.update(model.card.model_dump_json().encode())
     key.update(str(GRAPH_REVISION).encode())
     folder = cache_dir("graphs")
-    kept = folder / f"{key.hexdigest()}.onnx" if folder else None
-    if kept is not None and kept.is_file():
-        return kept.read_bytes()
+    kept = folder / f"{key.hexdigest()}.graph" if folder else None
+    if kept is not None and (known := _read_kept(kept)) is not None:
+        return known
     say(f"preparing {model.card.name} (once)")
     from engines.graph import read_onnx, wrap
 
     data: bytes = wrap(read_onnx(model.onnx), model.card).SerializeToString()
     if kept is not None:
         with suppress(OSError):  # a full disk costs the next start some time, not this one
-            write_atomically(kept, data)
+            write_atomically(kept, hashlib.sha256(data).digest() + data)
     return data
 
 
 def _external_files(path: Path, network: bytes) -> list[Path]:
-    """The files in which an ONNX keeps weights, found without importing onnx.
+    """The files in which an ONNX keeps weights; most have none, and need not be parsed for it."""
+    if b"location" not in network:
+        return []
+    import onnx
 
-    Tensors name them as protobuf writes a pair of `location` and a name of less than 128 bytes.
-    """
-    found = re.findall(rb"\n\x08location\x12([\x01-\x7f])([^\n]{1,127})", network, re.DOTALL)
-    names = {name[: length[0]].decode("utf-8", "replace") for length, name in found}
-    files = [path.parent / name for name in sorted(names)]
-    return [file for file in files if file.is_file()]
+    with suppress(Exception):  # not an ONNX: `wrap` says so
+        tensors = onnx.load_model_from_string(network).graph.initializer
+        names = {e.value for t in tensors for e in t.external_data if e.key == "location"}
+        return [file for name in sorted(names) if (file := path.parent / name).is_file()]
+    return []
+
+
+def _read_kept(path: Path) -> bytes | None:
+    """A graph from the cache, or None if it is not there or not what was put there."""
+    try:
+        digest, data = (whole := path.read_bytes())[:_DIGEST], whole[_DIGEST:]
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).digest() == digest else None

@@ -191,8 +191,9 @@ class RingEngine:
             if self._free:
                 slot = self._free.popleft()
             else:
-                slot, oldest = self._flying.popleft()
-                _wait(oldest)
+                slot, oldest = self._flying[0]
+                _wait(oldest)  # may be interrupted; only then is the slot ours
+                self._flying.popleft()
             submission = _Submission(self, slot, pictures)
             try:
                 self._start(slot, pictures)

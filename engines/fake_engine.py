@@ -68,7 +68,7 @@ class FakeEngine(RingEngine):
         return labels, time.perf_counter() - begun
 
     def _finish(self, slot: int) -> tuple[Labels, float]:
-        return self._runs.pop(slot).result()
+        return self._runs[slot].result()
 
     def _release(self) -> None:
         self._pool.shutdown()

@@ -26,6 +26,8 @@ from engines.errors import CardError, ModelError
 PICTURES = "streamseg_pictures"
 LABELS = "streamseg_labels"
 
+Dims = list[int | None]  # None where a size is not known
+
 # A change here that changes what is built must raise GRAPH_REVISION in engines/choose.py.
 
 # The first opset with Resize's coordinate modes, which label upsampling needs.
@@ -74,7 +76,12 @@ def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
     output = _output(inner, card)
 
     before = _preprocess(source, card)
-    after = _postprocess(output, card, _shape(inner, output.name), max(opset, _LEAST_OPSET))
+    after = _postprocess(
+        output,
+        card,
+        _shape(inner, output, 1 if card.output.layout == "nchw" else 3),
+        max(opset, _LEAST_OPSET),
+    )
     nodes = [*before.nodes, *graph.node, *after.nodes]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -140,16 +147,30 @@ def _fix_input(source: onnx.ValueInfoProto, card: Card) -> int | str:
     return "N"
 
 
-def _shape(model: onnx.ModelProto, name: str) -> list[int | None] | None:
-    """An output's shape once the input's is fixed; None where inference cannot tell."""
-    for output in model.graph.output:
-        # What the file noted was for its own input size, perhaps another one than the card's.
-        output.type.tensor_type.ClearField("shape")
+def _shape(model: onnx.ModelProto, output: onnx.ValueInfoProto, axis: int) -> Dims | None:
+    """The scores' shape once the input's is fixed; None where nobody can tell.
+
+    What the file notes of it was for its own input size, perhaps another one than the card's: only
+    the number of channels, at `axis`, is believed where inference cannot tell it.
+    """
+    noted = _dims(output)
+    for other in model.graph.output:
+        other.type.tensor_type.ClearField("shape")
     try:
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
+        shape = _dims(next(o for o in inferred if o.name == output.name))
     except Exception:  # a custom operator: the runtime will know, or say what it does not know
-        return None
-    tensor = next(o for o in model.graph.output if o.name == name).type.tensor_type
+        shape = None
+    if noted is None or len(noted) != 4:
+        return shape
+    shape = shape or [None] * 4
+    if len(shape) == 4 and shape[axis] is None:
+        shape[axis] = noted[axis]
+    return shape
+
+
+def _dims(value: onnx.ValueInfoProto) -> Dims | None:
+    tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
     return [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
@@ -208,9 +229,7 @@ def _preprocess(source: onnx.ValueInfoProto, card: Card) -> _Chain:
     return chain
 
 
-def _postprocess(
-    output: onnx.ValueInfoProto, card: Card, shape: list[int | None] | None, opset: int
-) -> _Chain:
+def _postprocess(output: onnx.ValueInfoProto, card: Card, shape: Dims | None, opset: int) -> _Chain:
     """The network's class scores -> uint8 class ids at the card's size."""
     if shape is not None and len(shape) != 4:
         raise CardError(
@@ -241,6 +260,11 @@ def _postprocess(
         chain.add(
             "Resize", "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel"
         )
+    if channels is None:
+        # A wrong number of channels must be an error of the runtime's: compared with the ranks of
+        # the classes, a single channel would be repeated and everything be class 0.
+        size = np.array([0, len(card.classes), h, w], np.int64)
+        chain.add("Reshape", chain.constant("classes", size))
     if binary:
         chain.add("Cast", to=TensorProto.FLOAT)
         chain.add("Greater", chain.constant("threshold", np.array(0.0, np.float32)))

@@ -69,7 +69,7 @@ class OnnxRuntimeEngine(RingEngine):
         return np.asarray(labels), time.perf_counter() - begun
 
     def _finish(self, slot: int) -> tuple[Labels, float]:
-        return self._runs.pop(slot).result()
+        return self._runs[slot].result()
 
     def _release(self) -> None:
         self._pool.shutdown()

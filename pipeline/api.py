@@ -40,6 +40,8 @@ def segment(
                 with Pipeline(opened, stages_for(engine, look)) as pipeline:
                     yield iter(pipeline)
         else:
+            if engine_options:
+                raise TypeError(f"an engine is loaded already: {', '.join(engine_options)}")
             with Pipeline(opened, stages_for(model, look)) as pipeline:
                 yield iter(pipeline)
 

@@ -94,6 +94,11 @@ class Channel(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def clear(self) -> None:
+        """Lets go of what is in a stopped or ended channel, once it has been counted."""
+        with self._changed_for_get:
+            self._items.clear()
+
     def end(self) -> None:
         """No more items will come; those that are in it can still be had. Not after `stop`."""
         with self._changed_for_get:

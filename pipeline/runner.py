@@ -13,7 +13,7 @@ from typing import Protocol
 from typing_extensions import Self
 
 from pipeline.channel import Channel, Policy
-from pipeline.errors import StoppedError
+from pipeline.errors import PipelineError, StoppedError
 from pipeline.frame import Frame
 from pipeline.ledger import Ledger
 from pipeline.stats import Bottleneck, Histogram, Meter, StageStats, find_bottleneck
@@ -136,12 +136,16 @@ class Pipeline:
         """Those of them that every sink has been given, and so the caller."""
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._failed = False
         self._error: BaseException | None = None
+        """The first error, until it is raised."""
         self._closed = False
         self._started_at = 0.0
         self._cpu_at = 0.0
 
     def __enter__(self) -> Self:
+        if self._started_at:
+            raise RuntimeError("a pipeline runs once; make a new one")
         self._started_at, self._cpu_at = time.perf_counter(), time.process_time()
         try:
             for i, stage in enumerate(self._stages):
@@ -163,10 +167,10 @@ class Pipeline:
         if error is not None and not isinstance(error, GeneratorExit):
             self._fail(error)
         self._close()
-        if error is None and self._error is not None:
-            raise self._error
         if error is None:
-            self.ledger.check()
+            self._raise()
+            if not self._failed:
+                self.ledger.check()
 
     def __iter__(self) -> Frames:
         if not self._threads:
@@ -175,7 +179,7 @@ class Pipeline:
             for frame in self._channels[-1]:
                 self._handed_out += 1
                 for branch in self._branches:
-                    branch.channel.put(frame)
+                    self._hand_over(frame, branch)
                 self._received += 1
                 if not self._blocking:
                     self._delivered(frame)
@@ -183,8 +187,15 @@ class Pipeline:
         except StoppedError:
             pass
         self._close()
-        if self._error is not None:
-            raise self._error
+        self._raise()
+
+    def _hand_over(self, frame: Frame, branch: _Branch) -> None:
+        """Gives a sink its share of a frame. A viewer that has gone away is passed over."""
+        try:
+            branch.channel.put(frame)
+        except StoppedError:
+            if branch.channel.policy == "block" or self._failed or self.interrupted:
+                raise
 
     def run(self, on_frame: Callable[[Frame], None] = lambda frame: None) -> None:
         """Runs to the end; `on_frame` sees each frame as it is handed to the sinks."""
@@ -211,8 +222,8 @@ class Pipeline:
 
     def _spawn(self, name: str, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _run_stage(self, i: int) -> None:
         outbound = self._channels[i]
@@ -261,11 +272,17 @@ class Pipeline:
                 pass
             except BaseException as error:
                 branch.failed = True
-                # What the sink had not yet put in its file when that failed is not delivered.
-                if (output := getattr(branch.sink, "output", None)) is not None:
-                    branch.written = min(branch.written, output.frames)
                 self._fail(error)
+            else:
+                if not branch.exhausted and branch.channel.policy == "block":
+                    branch.failed = True
+                    name, count = branch.sink.name, branch.written
+                    self._fail(PipelineError(f"{name} ended by itself after {count} frames"))
             finally:
+                # What had not reached the sink's file when that was cut short is not delivered.
+                output = getattr(branch.sink, "output", None)
+                if output is not None and not output.complete:
+                    branch.written = min(branch.written, output.frames)
                 branch.channel.stop()
 
     def _delivered(self, frame: Frame) -> None:
@@ -276,12 +293,24 @@ class Pipeline:
 
     def _fail(self, error: BaseException, stage: int | None = None) -> None:
         with self._lock:
-            if self._error is None:
+            if not self._failed:
+                self._failed = True
                 self._error, self._failed_stage = error, stage
         for channel in self._channels:
             channel.stop()
         for branch in self._branches:
             branch.channel.stop()
+
+    def _raise(self) -> None:
+        """Raises the first error, once, and lets go of it: its traceback holds this pipeline, and a
+        circle of the two would keep every picture in it until the garbage collector comes.
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
 
     def _close(self) -> None:
         """Stops what still runs, waits for every thread and draws up the accounts, once."""
@@ -303,7 +332,7 @@ class Pipeline:
         ledger = self.ledger
         ledger.captured = taken = self._captured
         for i, channel in enumerate(self._channels):
-            held = taken - channel.accepted
+            held = max(0, taken - channel.accepted)  # less: a doubled frame, for `check` to find
             if i == self._failed_stage:
                 ledger.failed += held
             elif not self._completed[i]:
@@ -311,9 +340,10 @@ class Pipeline:
             # else: a stage that came to its end holds nothing; if it does, the balance shows it.
             ledger.drop("stale", channel.dropped)
             ledger.drop("stopped", len(channel))
+            channel.clear()  # whoever keeps the pipeline for its ledger shall not keep pictures
             taken = channel.taken
         ledger.delivered = self.delivered
-        rest = self._handed_out - ledger.delivered
+        rest = max(0, self._handed_out - ledger.delivered)
         whole = [b.exhausted and b.channel.taken == self._handed_out for b in self._blocking]
         if any(b.failed for b in self._blocking):
             ledger.failed += rest
@@ -323,8 +353,10 @@ class Pipeline:
         for branch in self._branches:
             if branch.channel.policy != "block":
                 unseen = branch.channel.dropped + len(branch.channel)
+                branch.channel.clear()
                 if unseen:
-                    ledger.skipped[branch.sink.name] = unseen
+                    before = ledger.skipped.get(branch.sink.name, 0)
+                    ledger.skipped[branch.sink.name] = before + unseen
         for cause, count in self._source.lost.items():
             ledger.lose(cause, count)
 

@@ -17,13 +17,15 @@ def main() -> None:
     """Runs the program and exits with its code."""
     # Before anything that takes time is imported: a Ctrl-C in an import would end in a traceback.
     # tools/interrupt.py takes over once there is something to close.
-    for number in _SIGNALS:
+    # A signal that the caller's shell has us ignore (nohup, a background job) stays ignored.
+    ours = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in ours:
         signal.signal(number, _quit)
     try:
         _run()
     finally:
         # All is done and said; a signal must not make a failure of it while Python shuts down.
-        for number in _SIGNALS:
+        for number in ours:
             signal.signal(number, signal.SIG_IGN)
 
 

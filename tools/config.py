@@ -8,9 +8,7 @@ from typing import Any, Literal
 
 import typer
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-ENGINE_NAMES = ("auto", "openvino", "onnxruntime")
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 
 class RunConfig(BaseModel):
@@ -41,6 +39,12 @@ class RunConfig(BaseModel):
     report: str | None = None
     force: bool = False
     quiet: bool = False
+
+    @field_validator("output", "classes", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        """In YAML, too, one needs no list."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:

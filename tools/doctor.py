@@ -90,8 +90,14 @@ def _openvino() -> dict[str, Any]:
 
     if not is_installed("openvino"):
         return {"problem": "not installed; pip install openvino", "devices": []}
-    from engines.openvino_engine import available_devices, available_precisions, default_precision
-
+    try:
+        from engines.openvino_engine import (
+            available_devices,
+            available_precisions,
+            default_precision,
+        )
+    except ImportError as error:
+        return {"problem": f"installed, but cannot be imported: {error}", "devices": []}
     devices = [
         {
             "device": device,

@@ -12,7 +12,6 @@ import cv2
 
 from engines.choose import load_engine
 from engines.engine import Engine
-from engines.errors import EngineError
 from engines.model import Model, find_model
 from pipeline.errors import PipelineError
 from pipeline.runner import Pipeline
@@ -75,13 +74,14 @@ def _stream(
     try:
         with interrupt.stopping(pipeline.stop), say.progress(source.info.frames, pipeline) as tick:
             pipeline.run(lambda frame: tick())
-    except (PipelineError, EngineError) as caught:
+    except Exception as caught:  # whatever it is, what was written is told and the report made
         error = caught
     for sink in sinks:
         for note in sink.notes:
             say.note(note)
+    for cause, count in pipeline.ledger.lost.items():
+        say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
     outputs = [sink.output for sink in sinks]
-    say.summary(pipeline, outputs)
     if ask.report is not None:
         first = pipeline.first_frame_at
         report = make_report(
@@ -93,6 +93,7 @@ def _stream(
             error=error,
         )
         write_report(Path(ask.report), report)
+    say.summary(pipeline, outputs)
     if error is not None:
         raise error
     return 130 if pipeline.interrupted else 0
@@ -103,13 +104,14 @@ def _look(ask: RunConfig, model: Model) -> Look:
     return Look(overlay=ask.overlay, classes=chosen, legend=ask.legend, contours=ask.contours)
 
 
-def _check_targets(ask: RunConfig, source: AnySource) -> None:
+def _check_targets(ask: RunConfig, source: AnySource, model: Model) -> None:
     """Refuses two outputs in one place, and what would be written over the source."""
     path = Path(source.name)
     found = path.iterdir() if path.is_dir() else [path]
     if not path.exists():
         found = (Path(name) for name in glob.glob(source.name, recursive=True))
     sources = {file.resolve() for file in found}
+    inputs = {Path(name).resolve() for name in (model.onnx, ask.card) if name is not None}
     names = sorted(file.stem for file in sources) if isinstance(source, ImageSource) else []
     taken: set[Path] = set()
     for target in [*ask.output, *(t for t in (ask.mask, ask.stats, ask.report) if t is not None)]:
@@ -118,6 +120,8 @@ def _check_targets(ask: RunConfig, source: AnySource) -> None:
             raise PipelineError(f"{target} is named twice as an output; each needs its own")
         if not files.isdisjoint(sources):
             raise PipelineError(f"{target} is the source itself; name another output")
+        if not files.isdisjoint(inputs):
+            raise PipelineError(f"{target} is the model or its card; name another output")
         taken |= files
 
 
@@ -133,7 +137,7 @@ def _written(target: str, names: list[str]) -> set[Path]:
 
 
 def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
-    _check_targets(ask, source)
+    _check_targets(ask, source, model)
     sinks: list[Any] = [
         open_output(path, source, encoder=ask.encoder, quality=ask.quality, force=ask.force)
         for path in ask.output

@@ -58,7 +58,8 @@ def interruptible(say: Callable[[str], None]) -> Iterator[Interrupt]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    before = {number: signal.signal(number, interrupt.handle) for number in _SIGNALS}
+    ours = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt.handle) for number in ours}
     try:
         yield interrupt
     finally:

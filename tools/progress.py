@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -43,24 +44,36 @@ class Printer:
         """The ledger, the rate, the bottleneck and what was written."""
         if self._quiet:
             return
-        for output in outputs:
-            state = "wrote" if output.complete else "kept"
-            if output.frames:
-                frames = "1 frame" if output.frames == 1 else f"{output.frames} frames"
-                print(f"{state}  {output.path} ({frames}, {output.codec})")
-        print(f"frames {pipeline.ledger}")
-        if pipeline.delivered and pipeline.wall_s:
-            rate = pipeline.delivered / pipeline.wall_s
-            latency = pipeline.latency.as_dict()
-            print(
-                f"speed  {rate:.1f} fps over {pipeline.wall_s:.1f} s; a frame took "
-                f"{latency['p50']:.0f} ms in the middle, {latency['p99']:.0f} ms at most in 99%"
-            )
-        if (slowest := pipeline.bottleneck) is not None and pipeline.delivered > 1:
-            print(
-                f"limit  {slowest.stage}: without it the rest could reach "
-                f"{slowest.fps_limit:.0f} fps; {slowest.advice}"
-            )
+        try:
+            for line in _summary(pipeline, outputs):
+                print(line)
+            sys.stdout.flush()
+        except OSError:
+            # Whoever read this has gone, or the disk under a log is full. The outputs are whole;
+            # Python is not to find the same at its end.
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _summary(pipeline: Pipeline, outputs: list[Output]) -> Iterator[str]:
+    if pipeline.interrupted:
+        yield f"ended  early, after {pipeline.delivered} frames"
+    for output in outputs:
+        state = "wrote" if output.complete else "kept"
+        if output.frames:
+            frames = "1 frame" if output.frames == 1 else f"{output.frames} frames"
+            yield f"{state}  {output.path} ({frames}, {output.codec})"
+    yield f"frames {pipeline.ledger}"
+    if pipeline.delivered > 1 and pipeline.wall_s:
+        rate = pipeline.delivered / pipeline.wall_s
+        latency = pipeline.latency.as_dict()
+        yield (
+            f"speed  {rate:.1f} fps over {pipeline.wall_s:.1f} s; "
+            f"latency {latency['p50']:.0f} ms (median), {latency['p99']:.0f} ms (99%)"
+        )
+        if (slowest := pipeline.bottleneck) is not None:
+            limit = slowest.fps_limit
+            yield f"limit  {slowest.stage}: without it the rest could reach {limit:.0f} fps"
+            yield f"       {slowest.advice}"
 
 
 class _Rate:

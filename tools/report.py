@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engines.cache import write_atomically
 from engines.engine import Engine
 from pipeline.runner import Pipeline
 from pipeline.sinks import Output
 from pipeline.sinks.destination import disk_errors
+from pipeline.sinks.images import write_whole
 from pipeline.sources import AnySource
 
 
@@ -48,4 +48,4 @@ def make_report(
 def write_report(path: Path, report: dict[str, Any]) -> None:
     """Writes the report, whole or not at all."""
     with disk_errors(path):
-        write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())
+        write_whole(path, (json.dumps(report, indent=2) + "\n").encode())

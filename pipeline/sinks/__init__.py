@@ -39,17 +39,14 @@ def open_output(
     """
     target = Path(path)
     if target.suffix.lower() in CONTAINERS:
-        return VideoSink(
-            target,
-            source.info,
-            audio=source.tap_audio(),
-            encoder=encoder,
-            quality=quality,
-            force=force,
-        )
+        sink = VideoSink(target, source.info, encoder=encoder, quality=quality, force=force)
+        sink.audio = source.tap_audio()  # only now: nobody would empty a refused sink's tap
+        return sink
     if _is_images(target, PICTURE_SUFFIXES, str(path)):
-        frames = source.info.frames
-        return ImageSink(target, encode_picture, name="images", frames=frames, force=force)
+        frames, folder = source.info.frames, _is_folder(target, str(path))
+        return ImageSink(
+            target, encode_picture, name="images", frames=frames, folder=folder, force=force
+        )
     raise SinkError(
         f"{path}: {target.suffix} is not written; allowed: {', '.join(CONTAINERS)}, "
         f"{', '.join(PICTURE_SUFFIXES)}, a %06d pattern of those, or a folder"
@@ -64,18 +61,24 @@ def open_mask(
     if target.suffix.lower() == MASK_VIDEO_SUFFIX:
         return MaskVideoSink(target, source.info, force=force)
     if _is_images(target, (".png",), str(path)):
-        frames = source.info.frames
-        return ImageSink(target, mask_encoder(card), name="mask", frames=frames, force=force)
+        frames, folder = source.info.frames, _is_folder(target, str(path))
+        return ImageSink(
+            target, mask_encoder(card), name="mask", frames=frames, folder=folder, force=force
+        )
     raise SinkError(
         f"{path}: a mask must be lossless; allowed: {MASK_VIDEO_SUFFIX} (FFV1), .png, "
         "a %06d.png pattern, or a folder"
     )
 
 
-def _is_images(path: Path, suffixes: tuple[str, ...], text: str) -> bool:
+def _is_folder(path: Path, text: str) -> bool:
     with disk_errors(path):
-        if path.is_dir() or text.endswith(("/", "\\")):
-            return True
+        return path.is_dir() or text.endswith(("/", "\\")) or not (path.suffix or "%" in path.name)
+
+
+def _is_images(path: Path, suffixes: tuple[str, ...], text: str) -> bool:
+    if _is_folder(path, text):
+        return True
     if re.search(r"%(?!0?\d*d)", path.name) or path.name.count("%") > 1:
         raise SinkError(f"{path}: a pattern numbers its files by one %d or %06d")
-    return path.suffix.lower() in suffixes or not path.suffix
+    return path.suffix.lower() in suffixes

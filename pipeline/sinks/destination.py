@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,8 @@ def check_file(path: Path, force: bool) -> None:
     with disk_errors(path):
         if path.is_dir():
             raise SinkError(f"{path} is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            raise SinkError(f"{path} is not a regular file; name another")
         if path.exists() and not force:
             raise SinkError(f"{path} exists; --force overwrites it")
         _check_folder(path.parent)
@@ -73,10 +76,11 @@ def whole_file(output: Output, count: Callable[[Path], int]) -> Iterator[Path]:
     where, and `output.frames` what `count` finds in it: a muxer that meets a full disk loses what
     it still held. Without a single frame no file is made. Errors of the disk become SinkError.
     """
-    final = output.path
-    partial = final.with_name(f"{final.stem}.partial{final.suffix}")
+    final = output.path.resolve()  # a link is followed, not replaced
+    with disk_errors(output.path):
+        partial = _new_partial(final)
     try:
-        with disk_errors(final):
+        with disk_errors(output.path):
             yield partial
             if output.frames:
                 partial.replace(final)
@@ -90,6 +94,19 @@ def whole_file(output: Output, count: Callable[[Path], int]) -> Iterator[Path]:
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+def _new_partial(final: Path) -> Path:
+    """Makes an empty file of a name that nobody has: a partial file of an earlier run may be what
+    somebody wants to keep, or this very run's source.
+    """
+    for number in itertools.count(1):
+        mark = "partial" if number == 1 else f"partial-{number}"
+        partial = final.with_name(f"{final.stem}.{mark}{final.suffix}")
+        with suppress(FileExistsError):
+            partial.open("xb").close()
+            return partial
+    raise AssertionError("numbers do not end")
 
 
 def playable_frames(path: Path) -> int:

@@ -38,14 +38,23 @@ class ImageSink:
     )
 
     def __init__(
-        self, path: Path, encode: Encode, *, name: str, frames: int | None, force: bool = False
+        self,
+        path: Path,
+        encode: Encode,
+        *,
+        name: str,
+        frames: int | None,
+        folder: bool = False,
+        force: bool = False,
     ) -> None:
         self.name = name
         self.notes: list[str] = []
         self._encode = encode
         self._taken: set[str] = set()
         self._pattern = bool(re.search(r"%0?\d*d", path.name))
-        self._single = bool(path.suffix) and not self._pattern and not path.is_dir()
+        folder = folder or not path.suffix or path.is_dir()
+        self._pattern = self._pattern and not folder
+        self._single = not self._pattern and not folder
         self._suffix = path.suffix.lower() if self._single or self._pattern else ".png"
         if self._single:
             if frames != 1:
@@ -105,7 +114,8 @@ def encode_picture(frame: Frame, suffix: str) -> bytes:
     assert frame.picture is not None
     bgr = cv2.cvtColor(frame.picture, cv2.COLOR_RGB2BGR)
     # PNG's level 1 takes a third of the default's time for a tenth more bytes.
-    done, data = cv2.imencode(suffix, bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if suffix == ".png" else []
+    done, data = cv2.imencode(suffix, bgr, options)
     if not done:
         raise SinkError(f"a picture of {bgr.shape[1]}x{bgr.shape[0]} does not fit into {suffix}")
     return bytes(data)

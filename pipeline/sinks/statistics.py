@@ -19,7 +19,8 @@ from pipeline.sinks.destination import Output, check_file, whole_file, whole_lin
 
 class StatisticsSink:
     """Writes JSON lines: `index`, `pts`, `time_s`, `classes` {name: share of the picture, 0..1} of
-    the classes that occur, and with `rle` also `rle` {name: COCO RLE of that class's mask}.
+    the classes that occur; of a still image also its `name`; with `rle` also `rle` {name: COCO RLE
+    of that class's mask}.
     """
 
     policy: Policy = "block"
@@ -57,8 +58,12 @@ class StatisticsSink:
                 self._classes[i]: round(float(counts[i]) / frame.labels.size, 6) for i in ids
             },
         }
+        if frame.name:
+            row["name"] = frame.name
         if self._rle:
-            row["rle"] = {self._classes[i]: coco_rle(frame.labels == i) for i in ids}
+            # Runs go down the columns: turned once, not once for each class.
+            columns = np.ascontiguousarray(frame.labels.T)
+            row["rle"] = {self._classes[i]: coco_rle((columns == i).T) for i in ids}
         return row
 
 
@@ -69,7 +74,7 @@ def coco_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     difference to the one before the last, in groups of 5 bits, low ones first, each in a
     character from 48 on, with bit 32 for "more follow" (cocoapi, common/maskApi.c, rleToString).
     """
-    flat = mask.ravel(order="F")
+    flat = np.ascontiguousarray(mask.T).ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     bounds = np.concatenate(([0], edges, [flat.size]))
     runs = np.diff(bounds)

@@ -60,7 +60,8 @@ class VideoSink:
         self.output = Output(path, self._encoder.name)
         self.notes: list[str] = []
         self._info = info
-        self._audio = audio
+        self.audio = audio
+        """Compressed audio to be written beside the pictures; to be set before `run`."""
 
     def run(self, frames: Frames) -> Frames:
         """Writes each frame and passes it on."""
@@ -71,7 +72,7 @@ class VideoSink:
                     for frame in frames:
                         assert frame.picture is not None
                         if writer is None:
-                            writer = _Writer(container, self._encoder, self._info, self._audio)
+                            writer = _Writer(container, self._encoder, self._info, self.audio)
                             self.notes += writer.start(frame.picture)
                         writer.write(frame, frame.picture)
                         self.output.frames += 1

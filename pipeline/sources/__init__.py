@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
+import cv2
+
 from pipeline.errors import SourceError
 from pipeline.sources.file import FileSource
 from pipeline.sources.images import IMAGE_SUFFIXES, ImageSource, natural_order
@@ -55,11 +57,13 @@ def open_source(
 def _find_images(text: str) -> list[Path] | None:
     """The images that a user means, in order; None where it is a video file."""
     path = Path(text)
+    if text.startswith("/dev/video"):
+        _explain_missing(text)
     if path.is_dir():
         found = list(path.iterdir())
         none = f"folder {text} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
     elif path.exists():
-        return [path] if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() else None
+        return [path] if path.is_file() and _is_image(path) else None
     elif any(c in text for c in "*?["):
         found = [Path(p) for p in glob.glob(text, recursive=True)]
         none = f"no images match {text}"
@@ -69,6 +73,13 @@ def _find_images(text: str) -> list[Path] | None:
     if not files:
         raise SourceError(none)
     return natural_order(files)
+
+
+def _is_image(path: Path) -> bool:
+    """By its name, or, under a name that says nothing, by its first bytes. GIFs are videos."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    return path.suffix.lower() != ".gif" and bool(cv2.haveImageReader(str(path)))
 
 
 def _explain_missing(text: str) -> NoReturn:

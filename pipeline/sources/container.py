@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import stat
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,11 @@ _NOT_VIDEO = {"tty"}
 def open_file(path: Path) -> Any:
     """An open av container. Raises SourceError with one line that names the file."""
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # Nobody can seek in it, and opening a pipe waits until somebody writes.
+            raise SourceError(f"{path} is a pipe or a device, not a file; save it to one first")
+        if status.st_size == 0:
             raise SourceError(f"{path} is empty (0 bytes)")
         container = av.open(str(path), "r")
     except FileNotFoundError:
@@ -71,9 +77,10 @@ def stated_end_s(container: Any, stream: Any) -> tuple[float, bool] | None:
     if stream.duration:
         return start + float(stream.duration * stream.time_base), True
     matroska = "matroska" in container.format.name  # counts from 0, the others from their start
-    if tag := stream.metadata.get("DURATION"):  # Matroska: "00:00:09.642000000"
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds), True
+    # Matroska: "00:00:09.642000000"
+    if tag := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = (float(part) for part in tag.groups())
+        return hours * 3600 + minutes * 60 + seconds, True
     if container.duration:
         begin = 0 if matroska else (container.start_time or 0)
         return (begin + container.duration) / av.time_base, False

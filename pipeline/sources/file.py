@@ -92,6 +92,8 @@ class FileSource:
 
     def frames(self) -> Iterator[Frame]:
         """All frames, once; closes the file at the end."""
+        if self._started:
+            raise SourceError(f"{self.name} has been read; open it again")
         to_rgb = RgbConverter()
         base, shift = self.info.time_base, self._begin or 0
         first: int | None = None

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import random
 import threading
 import time
+import weakref
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from engines.errors import InferenceError
 from engines.fake_engine import FakeEngine, fake_card
-from pipeline.errors import LedgerError
+from pipeline.errors import LedgerError, PipelineError
 from pipeline.frame import Frame
 from pipeline.runner import Pipeline, Stage, chain
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.stages import Look, colorize, infer, preprocess
 from tests.pipeline.troubled import (
     CARD,
+    HEIGHT,
     WHEN,
+    WIDTH,
     Broken,
     Collector,
     Fault,
@@ -491,25 +497,97 @@ def test_a_sink_that_loses_or_repeats_a_frame_is_found_out(wrong):
             receive(pipeline, plan, [])
 
 
-@pytest.mark.parametrize("policy", ["block", "drop_oldest"])
-@pytest.mark.parametrize("others", [0, 1])
-def test_a_sink_that_ends_early_ends_the_run_in_order(policy, others):
-    # As a window does that the user closes.
-    class Early(Collector):
-        def run(self, frames):
-            for frame in super().run(frames):
-                yield frame
-                if len(self.seen) == 3:
-                    return
+class Early(Collector):
+    def run(self, frames):
+        for frame in super().run(frames):
+            yield frame
+            if len(self.seen) == 3:
+                return
 
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_file_sink_that_ends_early_is_an_error(others):
     plan, seen = Plan(count=100_000), []
-    sinks = [Early(plan, "early", policy), *[Collector(plan)][:others]]
+    sinks = [Early(plan, "early"), *[Collector(plan)][:others]]
+    with TroubledEngine(plan) as engine:
+        pipeline = Pipeline(Numbers(plan), stages_of(engine, plan), sinks)
+        with pytest.raises(PipelineError, match="early ended by itself after 3 frames"):
+            receive(pipeline, plan, seen)
+    assert len(seen) < 1000
+    assert not pipeline.ledger.unaccounted
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_viewer_that_goes_away_is_missed_by_nobody(others):
+    plan, seen = Plan(count=200), []
+    sinks = [Early(plan, "early", "drop_oldest"), *[Collector(plan)][:others]]
     with TroubledEngine(plan) as engine:
         pipeline = Pipeline(Numbers(plan), stages_of(engine, plan), sinks)
         receive(pipeline, plan, seen)
     assert len(sinks[0].seen) == 3
-    assert len(seen) < 1000
-    check_accounts(pipeline, seen, sinks)
+    assert seen == list(range(200))
+    assert pipeline.ledger.delivered == 200
+    assert not pipeline.ledger.unaccounted
+
+
+def test_a_pipeline_runs_once():
+    plan = Plan()
+    with TroubledEngine(plan) as engine:
+        pipeline = Pipeline(Numbers(plan), stages_of(engine, plan))
+        pipeline.run()
+        with pytest.raises(RuntimeError, match="runs once"):
+            pipeline.run()
+
+
+def test_a_failed_run_keeps_no_pictures():
+    """Without the garbage collector: its error must not hold the pipeline, nor that the error."""
+    alive = []
+
+    def watch(frames):
+        for frame in frames:
+            alive.append(weakref.ref(frame))
+            yield frame
+
+    class Watched(Frame):
+        __slots__ = ("__weakref__",)
+
+    def source():
+        for number in range(50):
+            image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            yield Watched(number, number, Fraction(1, 25), image)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with FakeEngine(CARD, fail_on={20}) as engine:
+            plan = Plan()
+            numbers = Numbers(plan)
+            numbers.frames = source
+            pipeline = Pipeline(numbers, [Stage("watch", watch), *stages_of(engine, plan)])
+            with pytest.raises(InferenceError):
+                pipeline.run()
+            del pipeline
+        kept = [ref for ref in alive if ref() is not None]
+        assert len(alive) >= 20
+        assert len(kept) <= 1, "the one that failed, in the traceback that pytest keeps"
+    finally:
+        gc.enable()
+
+
+def take(pipeline, count):
+    with pipeline:
+        for _ in itertools.islice(pipeline, count):
+            pass
+
+
+def test_a_doubled_frame_is_no_negative_drop():
+    plan = Plan(count=100)
+    with TroubledEngine(plan) as engine:
+        doubled = Stage("double", lambda frames: (f for frame in frames for f in (frame, frame)))
+        pipeline = Pipeline(Numbers(plan), [*stages_of(engine, plan), doubled])
+        with pytest.raises(LedgerError):
+            take(pipeline, 30)
+    assert all(count > 0 for count in pipeline.ledger.dropped.values())
 
 
 # Speed, room and what may be dropped.

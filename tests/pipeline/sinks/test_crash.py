@@ -118,15 +118,6 @@ def test_a_full_disk_is_one_line_for_every_sink(tmp_path, start, name):
     assert not (tmp_path / name).exists()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_disk_without_any_room_is_said_to_be_full(tmp_path, start):
-    (tmp_path / "out.partial.jsonl").symlink_to("/dev/full")
-    process = start(tmp_path / "out.jsonl")
-    _, lines = finish(process)
-    assert process.returncode == 1
-    assert "the disk is full" in lines[0]
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts of Linux")
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
 def test_a_small_disk_that_runs_full_leaves_a_video_that_plays(tmp_path, start, name):

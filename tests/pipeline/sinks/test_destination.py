@@ -215,3 +215,40 @@ def test_the_reports_row_says_where_and_how_much(tmp_path):
         "codec": "libx264",
         "complete": True,
     }
+
+
+def break_off(output):
+    with whole_file(output, lambda path: 5) as path:
+        output.frames = 5
+        path.write_bytes(b"x")
+        raise SinkError("broken")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_what_is_no_file_is_not_replaced_even_by_force(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(SinkError, match="is not a regular file"):
+        VideoSink(tmp_path / "pipe.mp4", info(), force=True)
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "there" / "b.jsonl")
+    output = Output(tmp_path / "a.jsonl", "jsonl")
+    with whole_file(output, playable_frames) as path:
+        path.write_bytes(b"x")
+        output.frames = 1
+    assert (tmp_path / "a.jsonl").is_symlink()
+    assert (tmp_path / "there" / "b.jsonl").read_bytes() == b"x"
+
+
+def test_a_partial_file_that_is_there_is_left_alone(tmp_path):
+    """It may be what an earlier run has kept, or the very source of this one."""
+    earlier = tmp_path / "a.partial.mp4"
+    earlier.write_bytes(b"precious")
+    output = Output(tmp_path / "a.mp4", "libx264")
+    with pytest.raises(SinkError):
+        break_off(output)
+    assert earlier.read_bytes() == b"precious"
+    assert output.path == tmp_path / "a.partial-2.mp4"
+    assert output.path.read_bytes() == b"x"
