@@ -82,6 +82,7 @@ def _stream(
     for cause, count in pipeline.ledger.lost.items():
         say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
     outputs = [sink.output for sink in sinks]
+    say.summary(pipeline, outputs)
     if ask.report is not None:
         first = pipeline.first_frame_at
         report = make_report(
@@ -93,7 +94,6 @@ def _stream(
             error=error,
         )
         write_report(Path(ask.report), report)
-    say.summary(pipeline, outputs)
     if error is not None:
         raise error
     return 130 if pipeline.interrupted else 0

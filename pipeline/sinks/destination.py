@@ -76,7 +76,8 @@ def whole_file(output: Output, count: Callable[[Path], int]) -> Iterator[Path]:
     where, and `output.frames` what `count` finds in it: a muxer that meets a full disk loses what
     it still held. Without a single frame no file is made. Errors of the disk become SinkError.
     """
-    final = output.path.resolve()  # a link is followed, not replaced
+    # A link is followed, not replaced.
+    final = output.path.resolve() if output.path.is_symlink() else output.path
     with disk_errors(output.path):
         partial = _new_partial(final)
     try:
@@ -88,9 +89,8 @@ def whole_file(output: Output, count: Callable[[Path], int]) -> Iterator[Path]:
             else:
                 partial.unlink(missing_ok=True)
     except BaseException:
-        output.frames = min(output.frames, count(partial))
-        if output.frames:
-            output.path = partial
+        if output.frames and partial.stat().st_size:
+            output.path, output.frames = partial, min(output.frames, count(partial))
         else:
             partial.unlink(missing_ok=True)
         raise

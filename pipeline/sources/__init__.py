@@ -27,6 +27,10 @@ __all__ = [
 AnySource = FileSource | ImageSource | SyntheticSource
 
 
+# Videos that begin as an image does.
+_MOVING = (".apng", ".gif", ".mjpeg", ".mjpg")
+
+
 def open_source(
     spec: str | Path,
     *,
@@ -76,10 +80,10 @@ def _find_images(text: str) -> list[Path] | None:
 
 
 def _is_image(path: Path) -> bool:
-    """By its name, or, under a name that says nothing, by its first bytes. GIFs are videos."""
+    """By its name, or, under a name that says nothing, by its first bytes."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    return path.suffix.lower() != ".gif" and bool(cv2.haveImageReader(str(path)))
+    return path.suffix.lower() not in _MOVING and bool(cv2.haveImageReader(str(path)))
 
 
 def _explain_missing(text: str) -> NoReturn:

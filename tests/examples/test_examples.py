@@ -104,7 +104,7 @@ def test_snippets_of_the_documents(folder, name):
     assert found, f"{name} shows no Python"
     for i, code in enumerate(found):
         # The clip is a second long, not a minute.
-        code = code.replace("start_s=60, duration_s=10", "start_s=0.04, duration_s=0.12")
+        code = code.replace("start_s=2, duration_s=5", "start_s=0.04, duration_s=0.12")
         script = folder / f"snippet{i}.py"
         script.write_text(code, encoding="utf-8")
         out = python(script.name, cwd=folder)

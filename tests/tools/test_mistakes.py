@@ -371,7 +371,7 @@ class TestUsage:
             ("overlay: [\n", ["run.yaml", "line 2"]),
             ("just words\n", ["run.yaml", "no keys"]),
             ("rle: true\n", ["rle", "stats"]),
-            ("output: o.mp4\n", ["run.yaml", "output", "list"]),
+            ("output: 5\n", ["run.yaml", "output", "list"]),
         ],
     )
     def test_config(self, fails, tmp_path, text, says):

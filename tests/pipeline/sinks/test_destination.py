@@ -137,12 +137,14 @@ def test_with_force_the_old_file_survives_a_failure(sink_at):
     assert path.read_text() == "precious"
 
 
-def test_a_partial_file_of_an_earlier_run_is_no_obstacle(sink_at, tmp_path):
+def test_a_partial_file_of_an_earlier_run_is_no_obstacle_and_stays(sink_at, tmp_path):
+    earlier = sink_at()
     with pytest.raises(RuntimeError):
-        drive(sink_at(), breaking(3, RuntimeError("no")))
+        drive(earlier, breaking(7, RuntimeError("no")))
     sink = sink_at()
     drive(sink, given())
-    assert [p.name for p in tmp_path.iterdir()] == [sink.output.path.name]
+    assert set(tmp_path.iterdir()) == {earlier.output.path, sink.output.path}
+    assert entries(earlier.output.path) == list(range(7))
 
 
 def test_a_missing_folder_is_said_before_the_run(sink_at, tmp_path):
