@@ -569,7 +569,9 @@ def test_a_failed_run_keeps_no_pictures():
             del pipeline
         kept = [ref for ref in alive if ref() is not None]
         assert len(alive) >= 20
-        assert len(kept) <= 1, "the one that failed, in the traceback that pytest keeps"
+        # What each of the 4 stages had in its hands, in the traceback that pytest keeps; with the
+        # pipeline kept alive by its error it would be a dozen.
+        assert len(kept) <= 4
     finally:
         gc.enable()
 
