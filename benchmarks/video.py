@@ -41,8 +41,8 @@ from engines.choose import load_engine
 from engines.cores import available_cores
 from engines.model import find_model
 from pipeline import Pipeline, open_source
+from pipeline.api import stages_for
 from pipeline.sinks import VideoSink
-from pipeline.stages import colorize, infer, preprocess
 from pipeline.stages.colorize import Look, Painter
 from pipeline.stages.geometry import LabelScaler, to_network
 
@@ -57,9 +57,8 @@ def run_streamseg(clip: str, frames: int) -> dict[str, Any]:
         _warm(engine)
         source = open_source(clip, max_frames=frames)
         sink = VideoSink(Path(folder) / "out.mp4", source.info, encoder="libx264")
-        stages = [preprocess(engine.card), infer(engine), colorize(engine.card)]
         begun, cpu = time.perf_counter(), time.process_time()
-        pipeline = Pipeline(source, stages, [sink])
+        pipeline = Pipeline(source, stages_for(engine), [sink])
         pipeline.run()
         wall = time.perf_counter() - begun
         n = pipeline.ledger.delivered

@@ -40,11 +40,19 @@ class RunConfig(BaseModel):
     force: bool = False
     quiet: bool = False
 
-    @field_validator("output", "classes", mode="before")
+    @field_validator("output", mode="before")
     @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        """In YAML, too, one needs no list."""
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    def _one_output(cls, value: Any) -> Any:
+        """One needs no list. A comma may be part of a file's name."""
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named_classes(cls, value: Any) -> Any:
+        """Separated by commas, on the command line as in YAML."""
+        if not isinstance(value, str):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:

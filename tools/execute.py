@@ -13,12 +13,13 @@ import cv2
 from engines.choose import load_engine
 from engines.engine import Engine
 from engines.model import Model, find_model
+from pipeline.api import stages_for
 from pipeline.errors import PipelineError
 from pipeline.runner import Pipeline
 from pipeline.sinks import StatisticsSink, open_mask, open_output
 from pipeline.sinks.destination import check_file
 from pipeline.sources import AnySource, ImageSource, open_source
-from pipeline.stages import Look, colorize, infer, preprocess
+from pipeline.stages import Look
 from tools import STARTED_AT
 from tools.config import RunConfig
 from tools.interrupt import interruptible
@@ -56,8 +57,7 @@ def execute(ask: RunConfig) -> int:
                 say=say.note,
             ) as engine:
                 _announce(say, source, engine, sinks)
-                stages = [preprocess(engine.card), infer(engine), colorize(engine.card, look)]
-                pipeline = Pipeline(source, stages, sinks)
+                pipeline = Pipeline(source, stages_for(engine, look), sinks)
                 return _stream(ask, say, interrupt, source, engine, pipeline, sinks)
 
 

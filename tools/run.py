@@ -91,14 +91,10 @@ def run(
     given = dict(locals())
     for name in ("config", "debug"):
         given.pop(name)
-    if classes is not None:
-        given["classes"] = [name.strip() for name in classes.split(",") if name.strip()]
     # Imported here: --help must not wait for OpenCV, FFmpeg and OpenVINO.
     from tools.config import merge
     from tools.execute import execute
 
-    settings = merge(config, given)
-
-    code = execute(settings)
+    code = execute(merge(config, given))
     if code:
         raise typer.Exit(code)
