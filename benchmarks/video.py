@@ -75,7 +75,7 @@ def run_supervision(clip: str, frames: int) -> dict[str, Any]:
     card = model.card
     height, width = card.input.height, card.input.width
     core = ov.Core()
-    network = core.read_model(str(model.onnx))
+    network = core.read_model(str(model.file))
     network.reshape([1, 3, height, width])
     compiled = core.compile_model(network, "CPU")
     palette = card.colors[:, ::-1]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from engines.cache import cache_dir, write_atomically
+from engines.cache import cache_dir
 from engines.engine import Engine
 from engines.errors import EngineUnavailableError
-from engines.model import DEFAULT, Model, find_model
+from engines.model import DEFAULT, PLAN_SUFFIX, Model, find_model
+from engines.wrapped import wrapped_graph
 
-ENGINES = ("openvino", "onnxruntime")
-# What graph.py builds; part of the cache key. Raise it when a change there changes a graph.
-# It stands here because importing graph.py imports onnx, which a warm start does without.
-GRAPH_REVISION = 3
-
-# A cached graph begins with the sha256 of the rest.
-_DIGEST = hashlib.sha256().digest_size
+ENGINES = ("tensorrt", "openvino", "onnxruntime")
+_NEEDED = {
+    "tensorrt": ("tensorrt", "pycuda"),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime",),
+}
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -36,17 +34,22 @@ class Choice:
 
 def choose_engine(asked: str = "auto") -> Choice:
     """What `auto` stands for on this machine; anything else is taken at its word."""
-    if asked == "auto":
-        if has_nvidia_gpu():
-            return Choice(
-                "openvino", "the NVIDIA GPU is not used: this version has no engine for it"
+    if asked != "auto":
+        if asked not in ENGINES:
+            raise EngineUnavailableError(
+                f"engine {asked!r} is unknown; allowed: auto, {', '.join(ENGINES)}"
             )
+        return Choice(asked, "asked for")
+    if not has_nvidia_gpu():
         return Choice("openvino", "there is no NVIDIA GPU here")
-    if asked not in ENGINES:
-        raise EngineUnavailableError(
-            f"engine {asked!r} is unknown; allowed: auto, {', '.join(ENGINES)}"
+    missing = [name for name in _NEEDED["tensorrt"] if not _can_import(name)]
+    if missing:
+        return Choice(
+            "openvino",
+            f"the NVIDIA GPU is not used: {' and '.join(missing)} is missing, "
+            "`streamseg doctor` says how to install it",
         )
-    return Choice(asked, "asked for")
+    return Choice("tensorrt", "there is an NVIDIA GPU")
 
 
 def has_nvidia_gpu() -> bool:
@@ -55,8 +58,14 @@ def has_nvidia_gpu() -> bool:
 
 
 def is_installed(engine: str) -> bool:
-    """Whether the engine's runtime can be imported, without importing it."""
-    return find_spec(engine) is not None
+    """Whether all that the engine needs can be imported, without importing it."""
+    return all(_can_import(name) for name in _NEEDED[engine])
+
+
+def _can_import(name: str) -> bool:
+    # A folder of type stubs makes a namespace of the same name, which has no origin.
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def load_engine(
@@ -68,12 +77,14 @@ def load_engine(
     device: str | None = None,
     batch: int = 1,
     say: Callable[[str], None] = lambda line: None,
+    watch: Callable[[str, float | None], bool] = lambda phase, share: True,
 ) -> Engine:
     """A ready engine; use it in a `with` block.
 
-    `model` is a shipped model's name, an .onnx file or what `find_model` found, `card` the file's
-    card if that is not beside it, `device` an OpenVINO device name. `say` gets a line for what
-    takes long. Raises EngineError.
+    `model` is a name from `streamseg models`, an .onnx or .plan file or what `find_model` found,
+    `card` the file's card if that is not beside it, `device` an OpenVINO device name or, for
+    TensorRT, a GPU's number. `say` gets a line for what takes long; `watch` gets phase and share
+    of a TensorRT build and answers whether to go on. Raises EngineError.
     """
     choice = choose_engine(engine)
     if precision not in PRECISIONS:
@@ -87,8 +98,14 @@ def load_engine(
     if isinstance(model, Model):
         found = model
     else:
-        found = find_model(model, Path(card) if card is not None else None)
-    graph = wrapped_graph(found, say)
+        found = find_model(model, Path(card) if card is not None else None, say)
+    if found.file.suffix == PLAN_SUFFIX and choice.engine != "tensorrt":
+        raise EngineUnavailableError(
+            f"{found.file} is a TensorRT plan, which {choice.engine} cannot run ({choice.why})"
+        )
+    if choice.engine == "tensorrt":
+        return _load_tensorrt(found, precision, device, batch, choice.why, say, watch)
+    graph = wrapped_graph(found, say=say)
     if choice.engine == "openvino":
         from engines.openvino_engine import OpenVinoEngine
 
@@ -108,49 +125,27 @@ def load_engine(
     return OnnxRuntimeEngine(graph, found.card, precision=precision, batch=batch, why=choice.why)
 
 
-def wrapped_graph(model: Model, say: Callable[[str], None] = lambda line: None) -> bytes:
-    """The model's graph with pictures in and class ids out, from the cache when it was made before.
+def _load_tensorrt(
+    model: Model,
+    precision: str,
+    device: str | None,
+    batch: int,
+    why: str,
+    say: Callable[[str], None],
+    watch: Callable[[str, float | None], bool],
+) -> Engine:
+    from engines.cuda.device import device_number, open_device
+    from engines.tensorrt.options import PlanOptions
+    from engines.tensorrt.plans import Order, load_file, load_kept
 
-    The key holds the network's bytes, those of its weights in files beside it, and the whole
-    card: a changed card or retrained weights never meet an old graph.
-    """
-    network = model.onnx.read_bytes()
-    key = hashlib.sha256(network)
-    for path in _external_files(model.onnx, network):
-        key.update(path.read_bytes())
-    key.update(model.card.model_dump_json().encode())
-    key.update(str(GRAPH_REVISION).encode())
-    folder = cache_dir("graphs")
-    kept = folder / f"{key.hexdigest()}.graph" if folder else None
-    if kept is not None and (known := _read_kept(kept)) is not None:
-        return known
-    say(f"preparing {model.card.name} (once)")
-    from engines.graph import read_onnx, wrap
-
-    data: bytes = wrap(read_onnx(model.onnx), model.card).SerializeToString()
-    if kept is not None:
-        with suppress(OSError):  # a full disk costs the next start some time, not this one
-            write_atomically(kept, hashlib.sha256(data).digest() + data)
-    return data
-
-
-def _external_files(path: Path, network: bytes) -> list[Path]:
-    """The files in which an ONNX keeps weights; most have none, and need not be parsed for it."""
-    if b"location" not in network:
-        return []
-    import onnx
-
-    with suppress(Exception):  # not an ONNX: `wrap` says so
-        tensors = onnx.load_model_from_string(network).graph.initializer
-        names = {e.value for t in tensors for e in t.external_data if e.key == "location"}
-        return [file for name in sorted(names) if (file := path.parent / name).is_file()]
-    return []
-
-
-def _read_kept(path: Path) -> bytes | None:
-    """A graph from the cache, or None if it is not there or not what was put there."""
-    try:
-        digest, data = (whole := path.read_bytes())[:_DIGEST], whole[_DIGEST:]
-    except OSError:
-        return None
-    return data if hashlib.sha256(data).digest() == digest else None
+    gpu = open_device(device_number(device))
+    if model.file.suffix == PLAN_SUFFIX:
+        return load_file(model.file, gpu, why)
+    options = PlanOptions.model_validate(
+        {
+            "precision": "fp16" if precision == "auto" else precision,
+            "batch": batch,
+            "batch_max": batch,
+        }
+    )
+    return load_kept(Order(model, options, gpu, say, watch, why=why))

@@ -25,3 +25,15 @@ class PictureError(EngineError):
 
 class InferenceError(EngineError):
     """The engine failed on a picture; it remains usable for the next one."""
+
+
+class PlanError(EngineError):
+    """A plan cannot be built, or is not good here; the message names the field that differs."""
+
+
+class DriftError(PlanError):
+    """A plan's masks differ too much from FP32's; the message names the classes that suffer."""
+
+
+class BuildStoppedError(PlanError):
+    """A build was asked to stop; nothing was kept."""

@@ -28,7 +28,7 @@ LABELS = "streamseg_labels"
 
 Dims = list[int | None]  # None where a size is not known
 
-# A change here that changes what is built must raise GRAPH_REVISION in engines/choose.py.
+# A change here that changes what is built must raise GRAPH_REVISION in engines/wrapped.py.
 
 # The first opset with Resize's coordinate modes, which label upsampling needs.
 _LEAST_OPSET = 13

@@ -44,7 +44,7 @@ def test_memory_is_flat_over_ten_thousand_frames(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "long.mp4", 108, 192, FRAMES)
     model = find_model("voc")
     small = model.card.input.model_copy(update={"height": 33, "width": 49})
-    model = type(model)(model.card.model_copy(update={"input": small}), model.onnx)
+    model = type(model)(model.card.model_copy(update={"input": small}), model.file)
     source = open_source(clip)
     sinks = [
         open_output(tmp_path / "out.mp4", source),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tools import doctor, models, run
+from tools import build, doctor, models, run
 
 app = typer.Typer(
     name="streamseg",
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", epilog=run.EXAMPLES)(run.run)
+app.command("build", epilog=build.EXAMPLES)(build.build)
 app.command("models", epilog="Example: streamseg models --json")(models.models)
 app.command("doctor", epilog="Example: streamseg doctor")(doctor.doctor)
 

@@ -23,7 +23,7 @@ class RunConfig(BaseModel):
     rle: bool = False
     model: str = "voc"
     card: str | None = None
-    engine: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    engine: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str | None = None
     overlay: float = Field(default=0.5, ge=0, le=1)

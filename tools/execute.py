@@ -38,7 +38,7 @@ def execute(ask: RunConfig) -> int:
     say = Printer(quiet=ask.quiet)
     with interruptible(say.note) as interrupt:
         # Whatever is wrong with the request shows before the network is loaded.
-        model = find_model(ask.model, Path(ask.card) if ask.card else None)
+        model = find_model(ask.model, Path(ask.card) if ask.card else None, say.note)
         look = _look(ask, model)
         source = open_source(
             ask.source,
@@ -49,13 +49,16 @@ def execute(ask: RunConfig) -> int:
         )
         with closing(source):
             sinks = _sinks(ask, source, model)
-            with load_engine(
-                model,
-                engine=ask.engine,
-                precision=ask.precision,
-                device=ask.device,
-                say=say.note,
-            ) as engine:
+            with say.building() as watch:
+                loaded = load_engine(
+                    model,
+                    engine=ask.engine,
+                    precision=ask.precision,
+                    device=ask.device,
+                    say=say.note,
+                    watch=watch,
+                )
+            with loaded as engine:
                 _announce(say, source, engine, sinks)
                 pipeline = Pipeline(source, stages_for(engine, look), sinks)
                 return _stream(ask, say, interrupt, source, engine, pipeline, sinks)
@@ -111,7 +114,7 @@ def _check_targets(ask: RunConfig, source: AnySource, model: Model) -> None:
     if not path.exists():
         found = (Path(name) for name in glob.glob(source.name, recursive=True))
     sources = {file.resolve() for file in found}
-    inputs = {Path(name).resolve() for name in (model.onnx, ask.card) if name is not None}
+    inputs = {Path(name).resolve() for name in (model.file, ask.card) if name is not None}
     names = sorted(file.stem for file in sources) if isinstance(source, ImageSource) else []
     taken: set[Path] = set()
     for target in [*ask.output, *(t for t in (ask.mask, ask.stats, ask.report) if t is not None)]:

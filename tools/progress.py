@@ -40,6 +40,17 @@ class Printer:
         else:
             yield _Lines(total, pipeline, self.note)
 
+    @contextmanager
+    def building(self) -> Iterator[Callable[[str, float | None], bool]]:
+        """Gives what a TensorRT build is told its progress with: a bar on a terminal, a line a
+        phase elsewhere.
+        """
+        if not self._quiet and sys.stderr.isatty():
+            with _build_bar() as watch:
+                yield watch
+        else:
+            yield _BuildLines(self.note)
+
     def summary(self, pipeline: Pipeline, outputs: list[Output]) -> None:
         """The ledger, the rate, the bottleneck and what was written."""
         if self._quiet:
@@ -137,3 +148,43 @@ def _bar(total: int | None, pipeline: Pipeline) -> Iterator[Callable[[], None]]:
                 bar.update(task, completed=pipeline.delivered, description=line)
 
         yield tick
+
+
+class _BuildLines:
+    """A line now and then, for logs and pipes; it never stops the build."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._last = time.perf_counter()
+
+    def __call__(self, phase: str, share: float | None) -> bool:
+        now = time.perf_counter()
+        if now - self._last >= _LINE_EVERY_S:
+            self._last = now
+            self._say(f"{phase}: {share:.0%}" if share is not None else phase)
+        return True
+
+
+@contextmanager
+def _build_bar() -> Iterator[Callable[[str, float | None], bool]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns: list[Any] = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task: Any = None
+
+        def watch(phase: str, share: float | None) -> bool:
+            nonlocal task
+            if task is None:  # nothing to show for a plan that is there already
+                task = bar.add_task(phase, total=None)
+            total = None if share is None else 1.0
+            bar.update(task, description=phase[:60], completed=share or 0.0, total=total)
+            return True
+
+        yield watch

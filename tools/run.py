@@ -44,19 +44,22 @@ def run(
     ] = None,
     rle: Annotated[bool | None, Opt("--rle", help="Add COCO RLE masks to --stats.")] = None,
     model: Annotated[
-        str | None, Opt(help="A name from `streamseg models`, or an .onnx file. Default: voc.")
+        str | None,
+        Opt(help="A name from `streamseg models`, an .onnx file or a .plan. Default: voc."),
     ] = None,
     card: Annotated[
         str | None, Opt(help="The .onnx file's card, if it is not the .yaml beside it.")
     ] = None,
     engine: Annotated[
-        str | None, Opt(help="auto, openvino or onnxruntime. Default: auto, which says its choice.")
+        str | None,
+        Opt(help="auto, tensorrt, openvino or onnxruntime. Default: auto, which says its choice."),
     ] = None,
     precision: Annotated[
         str | None, Opt(help="auto, fp32, bf16 or fp16. Default: auto, the device's best.")
     ] = None,
     device: Annotated[
-        str | None, Opt(help="An OpenVINO device that `streamseg doctor` lists. Default: CPU.")
+        str | None,
+        Opt(help="A GPU's number for TensorRT, or an OpenVINO device (`streamseg doctor`)."),
     ] = None,
     overlay: Annotated[
         float | None, Opt(help="Strength of the colours, 0 to 1. Default: 0.5.")

@@ -13,7 +13,7 @@ import pytest
 from onnx import external_data_helper
 
 from engines.cache import cache_dir, write_atomically
-from engines.choose import ENGINES, PRECISIONS, choose_engine, load_engine, wrapped_graph
+from engines.choose import ENGINES, PRECISIONS, choose_engine, load_engine
 from engines.errors import CardError, EngineUnavailableError, ModelError
 from engines.model import find_model
 from engines.openvino_engine import available_precisions
@@ -130,11 +130,11 @@ def test_voc_loads_and_runs():
 
 def test_a_graph_is_made_once_and_then_read(cache, path):
     said = []
-    first = wrapped_graph(find_model(path), said.append)
+    first = wrapped_graph(find_model(path), say=said.append)
     assert said == ["preparing small (once)"]
     (kept,) = graphs(cache)
     assert kept.read_bytes().endswith(first)
-    assert wrapped_graph(find_model(path), said.append) == first
+    assert wrapped_graph(find_model(path), say=said.append) == first
     assert len(said) == 1
 
 
@@ -219,7 +219,7 @@ def test_a_cache_on_a_full_disk_is_done_without(cache, path):
     # A limit on the size of files stands for the full disk: writing fails half-way.
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from engines.choose import wrapped_graph; from engines.model import find_model\n"
+        "from engines.wrapped import wrapped_graph; from engines.model import find_model\n"
         "import engines.graph\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "print(len(wrapped_graph(find_model(Path(sys.argv[1])))))\n"
@@ -256,5 +256,5 @@ def test_a_damaged_graph_in_the_cache_is_made_again(cache, path, damage):
     kept.write_bytes(damage(kept.read_bytes()))
     assert wrapped_graph(find_model(path)) == first
     said: list[str] = []
-    assert wrapped_graph(find_model(path), said.append) == first
+    assert wrapped_graph(find_model(path), say=said.append) == first
     assert not said, "and kept"

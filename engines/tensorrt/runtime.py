@@ -1,0 +1,194 @@
+"""A plan at work: several submissions in flight, each on a slot with stream and memory of its own.
+
+Copies and kernels of different slots run beside each other; within a slot the stream keeps their
+order. Nothing is allocated for a frame. The host waits only where a result is asked for, on an
+event that lets the thread sleep.
+"""
+
+# mypy: disable-error-code="import-not-found, import-untyped, unused-ignore"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+
+from engines.card import Card
+from engines.cuda.device import Device
+from engines.cuda.memory import Staging
+from engines.engine import EngineInfo, Labels, Pictures, RingEngine
+from engines.errors import InferenceError, PlanError
+from engines.graph import LABELS, PICTURES
+from engines.tensorrt.library import make_log, version
+
+# One uploads, one computes, one downloads.
+SLOTS = 3
+
+
+class TensorRtEngine(RingEngine):
+    """A plan whose input and output are those of engines/graph.py."""
+
+    def __init__(
+        self,
+        plan: bytes,
+        card: Card,
+        device: Device,
+        *,
+        precision: str,
+        host_code: bool = False,
+        why: str = "",
+        slots: int = SLOTS,
+    ) -> None:
+        """`host_code`: the plan is version-compatible and brings code for the host, which is run.
+
+        Raises PlanError where the plan is not to be loaded here or is not one of ours.
+        """
+        import pycuda.driver as cuda
+        import tensorrt as trt
+
+        version()
+        self._device = device
+        self._log = make_log()
+        self._slots: list[_Slot] = []
+        with device.current():
+            try:
+                self._runtime: Any = trt.Runtime(self._log)
+                if host_code:
+                    self._runtime.engine_host_code_allowed = True
+                self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
+                if self._engine is None:
+                    raise PlanError(f"TensorRT cannot load the plan: {self._log.text()}")
+                self._least, most = _batches(self._engine, card)
+                shape = (card.input.height, card.input.width)
+                for _ in range(slots):
+                    self._slots.append(_Slot(self._engine, most, shape, self._log))
+                self._epoch = cuda.Event()
+                self._epoch.record(self._slots[0].stream)
+            except (cuda.Error, RuntimeError, TypeError) as error:
+                self._let_go()
+                said = self._log.text() if self._log.errors else str(error).strip()
+                raise PlanError(f"TensorRT cannot run the plan of {card.name}: {said}") from error
+            except BaseException:
+                self._let_go()
+                raise
+        self._last_end_ms = 0.0
+        info = EngineInfo(
+            name="tensorrt",
+            precision=precision,
+            version=trt.__version__,
+            device=f"GPU {device.number} ({device.name})",
+            why=why,
+        )
+        # Runs that overlap are counted once, in `_finish`; so no division here.
+        super().__init__(card, info, list(self._slots), batch=most, parallel=1)
+
+    def _start(self, slot: _Slot, pictures: Pictures) -> None:
+        with self._device.current():
+            try:
+                slot.start(pictures, max(len(pictures), self._least))
+            except BaseException:
+                # What was begun may still read the slot's memory; the next user must not write it.
+                with suppress(Exception):
+                    slot.stream.synchronize()
+                raise
+
+    def _finish(self, slot: _Slot) -> tuple[Labels, float]:
+        with self._device.current():
+            slot.done.synchronize()
+            begin_ms = slot.begun.time_since(self._epoch)
+            end_ms = slot.computed.time_since(self._epoch)
+        with self._counting:
+            busy_ms = end_ms - max(begin_ms, self._last_end_ms)
+            self._last_end_ms = max(end_ms, self._last_end_ms)
+        return np.array(slot.labels.host[: slot.count]), max(0.0, busy_ms) / 1000.0
+
+    def _release(self) -> None:
+        with self._device.current():
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Frees everything, slots before the plan; the device's context is current."""
+        if hasattr(self, "_free"):
+            self._free.clear()
+        for slot in self._slots:
+            slot.free()
+        self._slots.clear()
+        self._epoch = self._engine = self._runtime = None
+
+
+class _Slot:
+    """What one submission needs. Made, used and freed while the device's context is current."""
+
+    def __init__(self, engine: Any, most: int, shape: tuple[int, int], log: Any) -> None:
+        import pycuda.driver as cuda
+
+        self.count = 0
+        self._shaped = 0
+        self._log = log
+        with ExitStack() as undo:
+            self.stream = cuda.Stream()
+            self.begun, self.computed = cuda.Event(), cuda.Event()
+            # A waiting thread sleeps instead of spinning on a core that decoding needs.
+            self.done = cuda.Event(cuda.event_flags.BLOCKING_SYNC)
+            self.pictures = Staging((most, *shape, 3))
+            undo.callback(self.pictures.free)
+            self.labels = Staging((most, *shape))
+            undo.callback(self.labels.free)
+            self._context = engine.create_execution_context()
+            if self._context is None:
+                raise PlanError(f"no room on the GPU for another frame in flight: {log.text()}")
+            for name, memory in ((PICTURES, self.pictures), (LABELS, self.labels)):
+                self._must(self._context.set_tensor_address(name, memory.address))
+            if engine.get_tensor_shape(PICTURES)[0] == -1:
+                handle = self.stream.handle
+                self._must(self._context.set_optimization_profile_async(0, handle))
+                self.stream.synchronize()
+            else:
+                self._shaped = most
+            undo.pop_all()
+
+    def start(self, pictures: Pictures, run: int) -> None:
+        """Up, through the network, and down again; `run` >= len(pictures) is the batch computed."""
+        self.count = len(pictures)
+        np.copyto(self.pictures.host[: self.count], pictures)
+        self.pictures.upload(self.count, self.stream)
+        self.begun.record(self.stream)
+        if run != self._shaped:
+            self._must(self._context.set_input_shape(PICTURES, (run, *pictures.shape[1:])))
+            self._shaped = run
+        self._must(self._context.execute_async_v3(self.stream.handle))
+        self.computed.record(self.stream)
+        self.labels.download(self.count, self.stream)
+        self.done.record(self.stream)
+
+    def free(self) -> None:
+        """Waits for the stream and frees all; after an error on the card, what can be freed."""
+        with suppress(Exception):
+            self.stream.synchronize()
+        self._context = None
+        self.pictures.free()
+        self.labels.free()
+        self.begun = self.computed = self.done = self.stream = None
+
+    def _must(self, worked: bool) -> None:
+        if not worked:
+            raise InferenceError(f"TensorRT refused: {self._log.text()}")
+
+
+def _batches(engine: Any, card: Card) -> tuple[int, int]:
+    """The smallest and the largest batch of a plan; raises PlanError if it is not the card's."""
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    if sorted(names) != sorted((PICTURES, LABELS)):
+        raise PlanError(f"this plan was not built by streamseg: its tensors are {', '.join(names)}")
+    shape: Sequence[int] = tuple(engine.get_tensor_shape(PICTURES))
+    if tuple(shape[1:]) != (card.input.height, card.input.width, 3):
+        raise PlanError(
+            f"the plan takes {shape[1]}x{shape[2]} pictures, its card says "
+            f"{card.input.height}x{card.input.width}"
+        )
+    if shape[0] != -1:
+        return int(shape[0]), int(shape[0])
+    least, _, most = engine.get_tensor_profile_shape(PICTURES, 0)
+    return int(least[0]), int(most[0])

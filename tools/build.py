@@ -1,0 +1,259 @@
+"""`streamseg build`: a network made ready for an engine, proven, in a file or in the cache."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLES = """Examples:
+
+streamseg build voc
+
+streamseg build fcn_resnet50 --size 512x1024 --max-batch 8 -o fcn.plan --json fcn-report.json
+
+streamseg build lraspp_mobilenet_v3_large --weights mine.pth --engine openvino -o lraspp.onnx
+"""
+
+Opt = typer.Option
+
+
+def build(
+    model: Annotated[
+        str, typer.Argument(help="A name from `streamseg models`, or an .onnx file with a card.")
+    ],
+    output: Annotated[
+        Path | None,
+        Opt(
+            "--output",
+            "-o",
+            help="A .plan for TensorRT, an .onnx for the other engines. "
+            "Default: a plan goes to your cache, where `run` finds it.",
+        ),
+    ] = None,
+    engine: Annotated[str, Opt(help="auto, tensorrt, openvino or onnxruntime.")] = "auto",
+    precision: Annotated[str, Opt(help="auto (fp16 for TensorRT), fp16, bf16 or fp32.")] = "auto",
+    size: Annotated[str | None, Opt(help="Height x width of the input: 512x1024.")] = None,
+    batch: Annotated[int, Opt(min=1, max=256, help="Pictures at a time, tuned for.")] = 1,
+    min_batch: Annotated[int, Opt(min=1, help="The fewest pictures at a time.")] = 1,
+    max_batch: Annotated[int | None, Opt(min=1, max=256, help="The most.")] = None,
+    weights: Annotated[
+        str,
+        Opt(
+            help="For torchvision's networks: official, a .pth file, or random (to measure speed)."
+        ),
+    ] = "official",
+    card: Annotated[Path | None, Opt(help="The .onnx file's card, if not beside it.")] = None,
+    device: Annotated[str | None, Opt(help="The GPU's number. Default: 0.")] = None,
+    workspace: Annotated[int, Opt(min=1, help="GPU memory for a kernel's own use, MiB.")] = 4096,
+    optimization: Annotated[int, Opt(min=0, max=5, help="0 builds fastest, 5 tries most.")] = 3,
+    timing_cache: Annotated[
+        Path | None, Opt(help="Kernel timings to use and add to. Default: in your cache.")
+    ] = None,
+    hardware_compatible: Annotated[
+        bool, Opt("--hardware-compatible", help="For every GPU from Ampere on; slower.")
+    ] = False,
+    version_compatible: Annotated[
+        bool, Opt("--version-compatible", help="For later TensorRT versions too.")
+    ] = False,
+    frames: Annotated[
+        Path | None, Opt(help="A folder of your own pictures to compare masks with FP32 on.")
+    ] = None,
+    allow_drift: Annotated[
+        bool, Opt("--allow-drift", help="Keep a plan whose masks differ from FP32's.")
+    ] = False,
+    report: Annotated[Path | None, Opt("--json", help="Write what was built as JSON.")] = None,
+    force: Annotated[bool, Opt("--force", help="Overwrite outputs that exist.")] = False,
+    quiet: Annotated[bool, Opt("--quiet", "-q", help="Print errors only.")] = False,
+    debug: Annotated[bool, Opt("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Make a network ready for an engine, and prove that its masks are right."""
+    from engines.choose import choose_engine
+    from tools.progress import Printer
+
+    choice = choose_engine(engine)
+    say = Printer(quiet)
+    say.note(f"engine  {choice.engine} ({choice.why})")
+    pixels = _size(size)
+    _check_outputs(output, ".plan" if choice.engine == "tensorrt" else ".onnx", report, force)
+    found = _model(model, card, weights, pixels, say)
+    if choice.engine == "tensorrt":
+        options = {
+            "precision": "fp16" if precision == "auto" else precision,
+            "batch_min": min_batch,
+            "batch": batch,
+            "batch_max": max(batch, max_batch or batch),
+            "workspace_mib": workspace,
+            "optimization": optimization,
+            "hardware_compatible": hardware_compatible,
+            "version_compatible": version_compatible,
+        }
+        made = _build_plan(
+            found, options, device, output, say, choice.why, timing_cache, frames, allow_drift
+        )
+    else:
+        _refuse_plan_options(
+            device=device, timing_cache=timing_cache, frames=frames, max_batch=max_batch
+        )
+        made = _write_onnx(found, precision, output, choice.engine, say)
+    if report is not None:
+        report.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """(H, W) from `HxW`."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= 16384 or not 1 <= int(found[2]) <= 16384:
+        raise typer.BadParameter(f"--size is height x width, such as 512x1024, not {text}")
+    return int(found[1]), int(found[2])
+
+
+def _check_outputs(output: Path | None, suffix: str, report: Path | None, force: bool) -> None:
+    """Before minutes of work: outputs are of the right kind, and would overwrite nothing."""
+    from pipeline.sinks.destination import check_file
+
+    if output is not None:
+        if output.suffix != suffix:
+            raise typer.BadParameter(f"-o {output}: this engine's file ends in {suffix}")
+        check_file(output, force)
+        check_file(output.with_suffix(".json" if suffix == ".plan" else ".yaml"), force)
+    if report is not None:
+        if (
+            suffix == ".plan"
+            and output is not None
+            and report.resolve() == output.with_suffix(".json").resolve()
+        ):
+            raise typer.BadParameter(f"--json {report} is the plan's passport; name another file")
+        check_file(report, force)
+
+
+def _model(
+    name: str, card: Path | None, weights: str, size: tuple[int, int] | None, say: Any
+) -> Any:
+    from engines.model import PLAN_SUFFIX, Model, find_model
+    from engines.zoo.torchvision import NETWORKS, SIZE, torchvision_model
+
+    if name in NETWORKS and card is None:
+        return torchvision_model(name, weights, size or SIZE, say.note)
+    if weights != "official":
+        raise typer.BadParameter(f"--weights goes with torchvision's networks; {name} has its own")
+    if name.endswith(PLAN_SUFFIX):
+        raise typer.BadParameter(f"{name} is built already; name the network it was built from")
+    found = find_model(name, card, say.note)
+    if size is None:
+        return found
+    height, width = size
+    resized = found.card.input.model_copy(update={"height": height, "width": width})
+    # The card's sum is the file's, and the file is the same.
+    return Model(found.card.model_copy(update={"input": resized}), found.file)
+
+
+def _build_plan(
+    model: Any,
+    options: dict[str, Any],
+    device: str | None,
+    output: Path | None,
+    say: Any,
+    why: str,
+    timing_cache: Path | None,
+    frames: Path | None,
+    allow_drift: bool,
+) -> dict[str, Any]:
+    from pydantic import ValidationError
+
+    from engines.cuda.device import device_number, open_device
+    from engines.tensorrt import plans
+    from engines.tensorrt.options import PlanOptions
+
+    try:
+        wanted = PlanOptions.model_validate(options)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"])) or "batch"
+        message = fault["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(f"--{key.replace('_', '-')}: {message}") from None
+    gpu = open_device(device_number(device))
+    with say.building() as watch:
+        order = plans.Order(
+            model,
+            wanted,
+            gpu,
+            say.note,
+            watch,
+            timing_cache=timing_cache,
+            frames=frames,
+            allow_drift=allow_drift,
+            why=why,
+        )
+        if output is None:
+            path, passport = plans.keep(order)
+        else:
+            path = output
+            plan, passport = plans.make(order)
+            plans.save(path, plan, passport)
+    say.note(f"plan    {path}")
+    size_mb = round(path.stat().st_size / 1e6, 3)
+    return {
+        "path": str(path),
+        "size_mb": size_mb,
+        **passport.model_dump(mode="json", by_alias=True),
+    }
+
+
+def _refuse_plan_options(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise typer.BadParameter(f"--{name.replace('_', '-')} goes with --engine tensorrt")
+
+
+def _write_onnx(
+    model: Any, precision: str, output: Path | None, engine: str, say: Any
+) -> dict[str, Any]:
+    """The network and its card as files that `run --model` takes, on a machine without torch."""
+    import hashlib
+
+    import yaml
+
+    from engines import guard
+    from engines.cache import write_atomically
+    from engines.choose import load_engine
+    from engines.graph import read_onnx
+    from engines.model import Model
+    from engines.precision import to_precision
+
+    if output is None:
+        raise typer.BadParameter(
+            f"{engine} needs no build in the cache; -o NAME.onnx writes a network to take along"
+        )
+    wanted = "fp32" if precision == "auto" else precision
+    begun = time.perf_counter()
+    data = to_precision(read_onnx(model.file), wanted).SerializeToString()
+    digest = hashlib.sha256(data).hexdigest()
+    card = model.card.model_copy(update={"sha256": digest})
+    write_atomically(output, data)
+    text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    write_atomically(output.with_suffix(".yaml"), text.encode())
+    agreement = None
+    if wanted != "fp32" and card.metrics.get("weights") != "random":
+        with (
+            load_engine(Model(card, output), engine=engine) as mine,
+            load_engine(model, engine=engine, precision="fp32") as right,
+        ):
+            agreement = guard.compare(mine, right, guard.guard_pictures(card))
+        say.note(f"guard: {agreement}")
+    say.note(f"network {output}, card {output.with_suffix('.yaml')}")
+    return {
+        "path": str(output),
+        "size_mb": round(len(data) / 1e6, 3),
+        "precision": wanted,
+        "engine": engine,
+        "build_s": round(time.perf_counter() - begun, 3),
+        "card": card.model_dump(mode="json"),
+        "guard": None if agreement is None else agreement.model_dump(),
+    }
