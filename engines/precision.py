@@ -49,7 +49,7 @@ FP16_TINY = 2.0**-24
 def to_precision(
     model: onnx.ModelProto, precision: str, keep: Collection[str] = KEPT_FP32
 ) -> onnx.ModelProto:
-    """The network with float inputs, outputs, weights and results in `precision` (fp32, fp16, bf16).
+    """The network with inputs, outputs, weights and results in `precision` (fp32, fp16, bf16).
 
     A new model; `model` stays as it is. `keep` are operators that stay in FP32 with casts around
     them. A network that is in half precision already comes back as it is. Raises ModelError where
@@ -152,17 +152,22 @@ def _keep_scales(graph: onnx.GraphProto, exact: dict[str, NDArray[Any]]) -> None
     """Gives each Resize its scales in FP32 again: the operator takes no others."""
     made_by = {name: node for node in graph.node for name in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}
+    moved: set[str] = set()
     for node in graph.node:
         if node.op_type != "Resize" or len(node.input) < 3 or not node.input[2]:
             continue
         scales = node.input[2]
         if scales in exact and weights[scales].data_type == TensorProto.FLOAT16:
             node.input[2] = own = f"{scales}_scales"
+            moved.add(scales)
             if own not in weights:
                 weights[own] = numpy_helper.from_array(exact[scales], own)
                 graph.initializer.append(weights[own])
         elif (cast := made_by.get(scales)) is not None and cast.op_type == "Cast":
             node.input[2] = cast.input[0]  # the scale makers' FP32, from before the cast to half
+    read = {name for node in graph.node for name in node.input}
+    for scales in moved - read:
+        graph.initializer.remove(weights[scales])
 
 
 def _rename(names: Any, old: str, new: str) -> bool:

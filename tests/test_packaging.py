@@ -33,9 +33,9 @@ def relative(paths):
 
 
 def source_files():
-    """What must be in the wheel: code, models, cards, and the marks of typed packages."""
+    """What must be in the wheel: code, models, cards, frames, and the marks of typed packages."""
     paths = [p for p in project_files() if p.relative_to(ROOT).parts[0] in PACKAGES]
-    wanted = {".py", ".onnx", ".yaml", ".typed"}
+    wanted = {".py", ".onnx", ".yaml", ".jpg", ".typed"}
     return {name for name in relative(paths) if Path(name).suffix in wanted or "py.typed" in name}
 
 
@@ -101,6 +101,9 @@ def test_wheel_holds_what_a_run_needs(wheel):
     names = wheel.namelist()
     for name in ("engines/models/voc.onnx", "engines/models/voc.yaml", "pipeline/py.typed"):
         assert name in names
+    assert (
+        sum(re.fullmatch(r"engines/guard_frames/\w+\.jpg", name) is not None for name in names) == 6
+    )
     assert wheel.read("engines/models/voc.onnx") == (ROOT / "engines/models/voc.onnx").read_bytes()
 
 
@@ -124,7 +127,7 @@ def test_metadata(metadata):
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata.get_payload().strip(), "the README"
-    assert {"onnxruntime", "models", "dev"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"onnxruntime", "models", "tensorrt", "dev"} <= set(metadata.get_all("Provides-Extra"))
 
 
 def test_requirements_are_what_is_imported(metadata):

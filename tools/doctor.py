@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
+
+from tools.nvidia import examine_nvidia, nvidia_lines
 
 _LIBRARIES = ("numpy", "opencv-python", "av", "openvino", "onnx", "onnxruntime")
 
@@ -31,10 +31,8 @@ def doctor(
     print(
         f"cache     {found['cache'] or 'none: no folder of yours is writable, starts are slower'}"
     )
-    for gpu in found["nvidia"]:
-        print(f"nvidia    {gpu}")
-    if not found["nvidia"]:
-        print("nvidia    no GPU, or no driver (nvidia-smi finds none)")
+    for line in nvidia_lines(found["nvidia"]):
+        print(f"nvidia    {line}")
     for name, engine in found["engines"].items():
         if engine["problem"]:
             print(f"engine    {name}: {engine['problem']}")
@@ -56,23 +54,30 @@ def examine() -> dict[str, Any]:
     from engines.cores import available_cores
     from pipeline.sinks.encoder import choose_encoder
 
-    engines = {"openvino": _openvino(), "onnxruntime": _onnxruntime()}
+    nvidia = examine_nvidia()
+    engines = {
+        "tensorrt": _tensorrt(nvidia),
+        "openvino": _openvino(),
+        "onnxruntime": _onnxruntime(),
+    }
     choice = choose_engine()
     devices = engines[choice.engine]["devices"]
-    cpu = next((d for d in devices if d["device"] == "CPU"), None)
+    # Without --device: CUDA's first GPU, or the processor.
+    first = "0" if choice.engine == "tensorrt" else "CPU"
+    used = next((d for d in devices if d["device"] == first), None)
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_version()} ({sys.executable})",
         "cores": available_cores(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cache": None if (folder := cache_dir()) is None else str(folder),
-        "nvidia": _nvidia(),
+        "nvidia": nvidia,
         "engines": engines,
         "encoder": choose_encoder(".mp4").name,
         "auto": {
             "engine": choice.engine,
-            "device": "CPU",
-            "precision": cpu["default"] if cpu else None,
+            "device": "GPU 0" if first == "0" else first,
+            "precision": used["default"] if used else None,
             "why": choice.why,
         },
     }
@@ -83,6 +88,25 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _tensorrt(nvidia: dict[str, Any]) -> dict[str, Any]:
+    """Its devices are the GPUs, if nothing that it needs is missing."""
+    if not nvidia["gpus"]:
+        return {"problem": "needs an NVIDIA GPU", "devices": []}
+    needed = {"TensorRT": nvidia["tensorrt"], "PyCUDA": nvidia["pycuda"]}
+    bad = [name for name, row in needed.items() if row["problem"]]
+    if bad:
+        return {"problem": f"{' and '.join(bad)} missing or unusable, see above", "devices": []}
+    devices = []
+    for gpu in nvidia["gpus"]:
+        capability = gpu["compute_capability"]
+        # BF16 came with Ampere, compute capability 8.0, and with TensorRT 10.
+        old = capability is not None and int(capability.split(".")[0]) < 8
+        bf16 = not old and int(nvidia["tensorrt"]["version"].split(".")[0]) >= 10
+        row = {"device": str(gpu["number"]), "name": gpu["name"], "default": "fp16"}
+        devices.append({**row, "precisions": ["fp16", "fp32", *(["bf16"] if bf16 else [])]})
+    return {"problem": None, "devices": devices}
 
 
 def _openvino() -> dict[str, Any]:
@@ -121,16 +145,3 @@ def _onnxruntime() -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     row = {"device": "CPU", "name": name, "precisions": ["fp32"], "default": "fp32"}
     return {"problem": None, "devices": [row]}
-
-
-def _nvidia() -> list[str]:
-    """Name and driver of each NVIDIA GPU, as its driver's own tool reports them."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()]

@@ -119,10 +119,10 @@ def _set_batches(builder: Any, config: Any, pictures: Any, options: PlanOptions)
         batches = (options.batch_min, options.batch, options.batch_max)
         profile.set_shape(PICTURES, *((n, *shape[1:]) for n in batches))
         config.add_optimization_profile(profile)
-    elif options.batch_max > shape[0]:
+    elif (shape[0], options.batch_max) != (1, 1):
         raise PlanError(
-            f"this network takes exactly {shape[0]} pictures at a time, not up to "
-            f"{options.batch_max}; export it with a free batch"
+            f"this network takes exactly {shape[0]} pictures at a time, not "
+            f"{options.batch_min}..{options.batch_max}; export it with a free batch"
         )
 
 
@@ -164,7 +164,7 @@ def _make_monitor(watch: Watch, stopped: threading.Event) -> Any:
             inner = 0.0
             while name in self._phases:
                 parent, steps, done = self._phases[name]
-                inner = min(1.0, (done + (inner if inner < 1 else 0)) / max(1, steps))
+                inner = min(1.0, (done + inner) / max(1, steps))
                 name = parent
             return inner
 

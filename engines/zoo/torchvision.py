@@ -157,7 +157,7 @@ def _load(network: Any, path: Path, name: str) -> None:
     except Exception as error:  # torch raises what its parts raise
         line = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} is not a file of torch weights: {line}") from None
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ModelError(f"{path} holds no state dict; save one with torch.save(net.state_dict())")
     state = {key: value for key, value in state.items() if not key.startswith("aux_")}
     try:

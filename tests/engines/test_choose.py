@@ -17,6 +17,7 @@ from engines.choose import ENGINES, PRECISIONS, choose_engine, load_engine
 from engines.errors import CardError, EngineUnavailableError, ModelError
 from engines.model import find_model
 from engines.openvino_engine import available_precisions
+from engines.wrapped import wrapped_graph
 from tests import networks
 
 CARD = networks.make_card(classes=networks.LEVELS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -20,7 +21,9 @@ from tests import networks
 pytestmark = pytest.mark.timeout(60)
 
 CARD = networks.make_card(classes=networks.LEVELS)
-NAMES = ("fake", "openvino", "onnxruntime")
+# TensorRT runs on the host here (tests/engines/tensorrt/standin.py), in FP32, because FP16 rounds
+# at the borders between two levels; `make test-gpu` runs this contract on a card.
+NAMES = ("fake", "openvino", "onnxruntime", "tensorrt")
 
 
 def open_engine(name: str, model: Any = None, card: Any = CARD, batch: int = 1) -> Engine:
@@ -35,10 +38,24 @@ def open_graph(name: str, graph: bytes, card: Any, batch: int = 1) -> Engine:
 
         # Some processors compute in bf16 by themselves, and neighbouring levels then meet.
         return OpenVinoEngine(graph, card, precision="fp32", batch=batch)
+    if name == "tensorrt":
+        return open_plan(graph, card, batch)
     pytest.importorskip("onnxruntime")
     from engines.onnxruntime_engine import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(graph, card, batch=batch)
+
+
+def open_plan(graph: bytes, card: Any, batch: int) -> Engine:
+    from engines.cuda.device import open_device
+    from engines.tensorrt.build import build_plan
+    from engines.tensorrt.options import PlanOptions
+    from engines.tensorrt.runtime import TensorRtEngine
+
+    device = open_device()
+    options = PlanOptions(precision="fp32", batch=batch, batch_max=batch)
+    plan, _ = build_plan(graph, options, device)
+    return TensorRtEngine(plan, card, device, precision="fp32")
 
 
 @dataclass
@@ -58,6 +75,8 @@ class Kind:
 
 @pytest.fixture(params=NAMES)
 def kind(request) -> Kind:
+    if request.param == "tensorrt" and "STREAMSEG_GPU" not in os.environ:
+        request.getfixturevalue("trt11")
     return Kind(request.param)
 
 

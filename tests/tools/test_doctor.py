@@ -165,7 +165,7 @@ def test_tensorrt_is_what_auto_takes(doctor, machine):
     assert row["precisions"] == ["fp16", "fp32", "bf16"]
     assert report["auto"]["engine"] == "tensorrt"
     assert report["auto"]["precision"] == "fp16"
-    assert report["auto"]["device"] == "NVIDIA GeForce RTX 4090"
+    assert report["auto"]["device"] == "GPU 0"
 
 
 def test_without_tensorrt_auto_does_not_take_it(doctor, machine):

@@ -1,0 +1,228 @@
+"""PyCUDA's driver on the host: the part of it that streamseg calls, with real threads as streams.
+
+It keeps PyCUDA's rules, so that breaking one fails here too: nothing works without a current
+context; copies and launches run later, in their stream's order; what is allocated must be freed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import numpy as np
+
+
+class HostCuda:
+    """One process's CUDA: `module` stands in for pycuda.driver."""
+
+    def __init__(self, devices: int = 1, name: str = "Stand-in GPU", capability=(8, 9)) -> None:
+        cuda = self
+        self.memory: dict[int, np.ndarray] = {}
+        self.pinned = 0
+        self.streams: dict[int, object] = {}
+        self.failing: dict[str, str] = {}
+        self.calls: list[str] = []
+        self.name, self.capability = name, capability
+        self._local = threading.local()
+        self._numbers = itertools.count(4096, 4096)
+
+        class Error(Exception):
+            pass
+
+        class LogicError(Error):
+            pass
+
+        class MemoryError_(Error):  # noqa: N801, N818 - PyCUDA's is called MemoryError
+            pass
+
+        def need_context(what: str) -> None:
+            cuda.calls.append(what)
+            if what in cuda.failing:
+                raise LogicError(f"{what} failed: {cuda.failing.pop(what)}")
+            if not cuda.stack:
+                raise LogicError(f"{what} failed: invalid device context")
+
+        class Context:
+            def push(self) -> None:
+                cuda.stack.append(self)
+
+            @staticmethod
+            def pop() -> None:
+                if not cuda.stack:
+                    raise LogicError("context::pop failed: cannot pop non-current context")
+                cuda.stack.pop()
+
+        class Device:
+            def __init__(self, number: int) -> None:
+                self._context = Context()
+
+            @staticmethod
+            def count() -> int:
+                return devices
+
+            def name(self) -> str:
+                return cuda.name
+
+            def compute_capability(self) -> tuple[int, int]:
+                return cuda.capability
+
+            def retain_primary_context(self) -> Context:
+                return self._context
+
+        class Stream:
+            def __init__(self) -> None:
+                need_context("cuStreamCreate")
+                self.handle = next(cuda._numbers)
+                cuda.streams[self.handle] = self
+                self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+                self.error: str | None = None
+                threading.Thread(target=self._work, daemon=True).start()
+
+            def _work(self) -> None:
+                while True:
+                    self._jobs.get()()
+
+            def run(self, job) -> None:
+                def safely() -> None:
+                    try:
+                        job()
+                    except Exception as error:
+                        self.error = str(error)
+
+                self._jobs.put(safely)
+
+            def synchronize(self) -> None:
+                need_context("cuStreamSynchronize")
+                done = threading.Event()
+                self._jobs.put(done.set)
+                done.wait()
+
+        class Event:
+            def __init__(self, flags: int = 0) -> None:
+                need_context("cuEventCreate")
+                self._done, self._at, self._error = threading.Event(), 0.0, None
+                self._done.set()
+
+            def record(self, stream: Stream) -> Event:
+                need_context("cuEventRecord")
+                self._done = done = threading.Event()
+
+                def job() -> None:
+                    self._at = time.perf_counter()
+                    self._error, stream.error = stream.error, None
+                    done.set()
+
+                # An event that only times must not take an error away from the one waited for.
+                def timing() -> None:
+                    self._at = time.perf_counter()
+                    done.set()
+
+                stream._jobs.put(job if self.waited_for else timing)
+                return self
+
+            waited_for = False
+
+            def synchronize(self) -> None:
+                need_context("cuEventSynchronize")
+                self._done.wait()
+                if self._error is not None:
+                    raise LogicError(f"cuEventSynchronize failed: {self._error}")
+
+            def time_since(self, other: Event) -> float:
+                need_context("cuEventElapsedTime")
+                self._done.wait()
+                other._done.wait()
+                return 1000.0 * (self._at - other._at)
+
+        class BlockingEvent(Event):
+            waited_for = True
+
+        def make_event(flags: int = 0) -> Event:
+            return BlockingEvent(flags) if flags else Event(flags)
+
+        class DeviceAllocation:
+            def __init__(self, size: int) -> None:
+                self._address = next(cuda._numbers) << 20
+                cuda.memory[self._address] = np.full(size, 0xAA, np.uint8)
+
+            def __int__(self) -> int:
+                return self._address
+
+            def free(self) -> None:
+                need_context("cuMemFree")
+                if self._address not in cuda.memory:
+                    raise LogicError("device_allocation::free failed: invalid context")
+                del cuda.memory[self._address]
+
+        class HostAllocation:
+            def free(self) -> None:
+                need_context("cuMemFreeHost")
+                cuda.pinned -= 1
+
+        class Pinned(np.ndarray):
+            """An array whose base is its allocation, as PyCUDA's has."""
+
+            @property
+            def base(self):
+                return self._allocation
+
+        def mem_alloc(size: int) -> DeviceAllocation:
+            need_context("cuMemAlloc")
+            return DeviceAllocation(size)
+
+        def pagelocked_empty(shape, dtype, order="C", mem_flags=0):
+            need_context("cuMemHostAlloc")
+            cuda.pinned += 1
+            array = np.zeros(shape, dtype).view(Pinned)
+            array._allocation = HostAllocation()
+            return array
+
+        def memcpy_htod_async(dest, src, stream=None) -> None:
+            need_context("cuMemcpyHtoDAsync")
+            target = cuda.memory[int(dest)]
+            assert src.flags.c_contiguous
+            flat = src.reshape(-1)
+            stream.run(lambda: np.copyto(target[: flat.nbytes], flat))
+
+        def memcpy_dtoh_async(dest, src, stream=None) -> None:
+            need_context("cuMemcpyDtoHAsync")
+            source = cuda.memory[int(src)]
+            flat = dest.reshape(-1)
+            assert np.shares_memory(flat, dest)
+            stream.run(lambda: np.copyto(flat, source[: flat.nbytes]))
+
+        def init(flags: int = 0) -> None:
+            if "cuInit" in cuda.failing:
+                raise LogicError(f"cuInit failed: {cuda.failing['cuInit']}")
+
+        class event_flags:  # noqa: N801 - PyCUDA's name
+            BLOCKING_SYNC = 1
+
+        self.module = ModuleType("pycuda.driver")
+        for value in (Error, LogicError, Context, Device, Stream, DeviceAllocation, mem_alloc):
+            setattr(self.module, value.__name__, value)
+        for value in (pagelocked_empty, memcpy_htod_async, memcpy_dtoh_async, init, event_flags):
+            setattr(self.module, value.__name__, value)
+        self.module.Event = make_event
+
+    @property
+    def stack(self) -> list:
+        """This thread's contexts."""
+        if not hasattr(self._local, "stack"):
+            self._local.stack = []
+        return self._local.stack
+
+    @property
+    def live(self) -> int:
+        """Allocations that nobody has freed."""
+        return len(self.memory) + self.pinned
+
+    def install(self, modules: dict) -> None:
+        package = ModuleType("pycuda")
+        package.__spec__ = ModuleSpec("pycuda", None, origin="stand-in")
+        package.driver = self.module
+        modules["pycuda"], modules["pycuda.driver"] = package, self.module
