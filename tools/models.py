@@ -14,8 +14,10 @@ def models(
     """List the models that `run --model` knows by name."""
     from engines.card import read_card
     from engines.model import DEFAULT, shipped_models
+    from engines.zoo.torchvision import NETWORKS, torchvision_card
 
     cards = {name: read_card(path) for name, path in shipped_models().items()}
+    cards |= {name: torchvision_card(name) for name in NETWORKS}
     if as_json:
         rows = [
             {**card.model_dump(mode="json"), "default": n == DEFAULT} for n, card in cards.items()
@@ -31,4 +33,5 @@ def models(
             print(f"  size     {float(parameters) / 1e6:.2f} M parameters")
         print(f"  license  {card.license}")
         print(f"  source   {card.source}")
+    print("torchvision's are made on first use, with torch: pip install 'streamseg[models]'")
     print("Any ONNX segmentation network runs with a card: --model my.onnx --card my.yaml")

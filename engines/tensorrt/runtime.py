@@ -155,13 +155,18 @@ class _Slot:
         np.copyto(self.pictures.host[: self.count], pictures)
         self.pictures.upload(self.count, self.stream)
         self.begun.record(self.stream)
-        if run != self._shaped:
-            self._must(self._context.set_input_shape(PICTURES, (run, *pictures.shape[1:])))
-            self._shaped = run
-        self._must(self._context.execute_async_v3(self.stream.handle))
+        self.compute(run)
         self.computed.record(self.stream)
         self.labels.download(self.count, self.stream)
         self.done.record(self.stream)
+
+    def compute(self, run: int) -> None:
+        """Starts the network alone on `run` pictures that lie on the device."""
+        if run != self._shaped:
+            shape = (run, *self.pictures.host.shape[1:])
+            self._must(self._context.set_input_shape(PICTURES, shape))
+            self._shaped = run
+        self._must(self._context.execute_async_v3(self.stream.handle))
 
     def free(self) -> None:
         """Waits for the stream and frees all; after an error on the card, what can be freed."""

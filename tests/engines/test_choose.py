@@ -13,10 +13,20 @@ import pytest
 from onnx import external_data_helper
 
 from engines.cache import cache_dir, write_atomically
-from engines.choose import ENGINES, PRECISIONS, choose_engine, load_engine
-from engines.errors import CardError, EngineUnavailableError, ModelError
+from engines.choose import (
+    ENGINES,
+    PRECISIONS,
+    Choice,
+    choose_engine,
+    is_installed,
+    load_engine,
+)
+from engines.cuda.device import open_device
+from engines.errors import CardError, EngineUnavailableError, ModelError, PlanError
 from engines.model import find_model
 from engines.openvino_engine import available_precisions
+from engines.tensorrt import plans
+from engines.tensorrt.options import PlanOptions
 from engines.wrapped import wrapped_graph
 from tests import networks
 
@@ -80,7 +90,7 @@ def test_a_card_may_lie_elsewhere(path, tmp_path):
 
 
 def test_unknown_engines_and_precisions_are_told_what_there_is(path):
-    with pytest.raises(EngineUnavailableError, match="'tpu' is unknown; allowed: auto, openvino"):
+    with pytest.raises(EngineUnavailableError, match="'tpu' is unknown; allowed: auto, tensorrt"):
         load_engine(path, engine="tpu")
     with pytest.raises(EngineUnavailableError, match="'fp8' is unknown; allowed: auto, fp32"):
         load_engine(path, precision="fp8")
@@ -118,8 +128,59 @@ def test_auto_says_why():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_loads_and_runs(path, engine):
+def test_every_engine_loads_and_runs(path, engine, request):
+    if engine == "tensorrt":
+        request.getfixturevalue("trt11")
     levels(path, engine=engine)
+
+
+def test_auto_takes_tensorrt_where_there_is_a_gpu(path, trt11, monkeypatch, cache):
+    monkeypatch.setattr("engines.choose.has_nvidia_gpu", lambda: True)
+    assert choose_engine() == Choice("tensorrt", "there is an NVIDIA GPU")
+    with load_engine(path, batch=2) as engine:
+        assert (engine.info.name, engine.info.precision, engine.batch) == ("tensorrt", "fp16", 2)
+        assert engine.info.why == "there is an NVIDIA GPU"
+    with pytest.raises(EngineUnavailableError, match="'CPU' is no NVIDIA GPU"):
+        load_engine(path, device="CPU")
+    with pytest.raises(EngineUnavailableError, match="no GPU 1 here"):
+        load_engine(path, device="1")
+
+
+def test_auto_says_what_is_missing_beside_a_gpu(monkeypatch, cuda):
+    monkeypatch.setattr("engines.choose.has_nvidia_gpu", lambda: True)
+    if is_installed("tensorrt"):
+        pytest.skip("nothing is missing here")
+    choice = choose_engine()
+    assert choice.engine == "openvino"
+    assert "tensorrt is missing, `streamseg doctor` says how" in choice.why
+
+
+def test_type_stubs_are_not_tensorrt(monkeypatch, tmp_path):
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.pyi").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    if not is_installed("tensorrt"):
+        with pytest.raises(EngineUnavailableError, match="tensorrt is not installed; pip install"):
+            load_engine("voc", engine="tensorrt")
+
+
+def test_a_plan_by_name(path, trt11, tmp_path, cache):
+    options = PlanOptions(precision="fp32")
+    order = plans.Order(find_model(path), options, open_device())
+    plan = tmp_path / "mine.plan"
+    with pytest.raises(ModelError, match="no model file"):
+        find_model(plan)
+    plans.save(plan, *plans.make(order))
+    levels(plan, engine="tensorrt")
+    assert trt11.builds == 1
+    with pytest.raises(EngineUnavailableError, match="a TensorRT plan, which openvino cannot run"):
+        load_engine(plan, engine="openvino")
+    with pytest.raises(CardError, match="a plan's card is in its passport"):
+        load_engine(plan, card=path.with_suffix(".yaml"), engine="tensorrt")
+    plan.with_suffix(".json").unlink()
+    with pytest.raises(PlanError, match="no passport mine"):
+        load_engine(plan, engine="tensorrt")
 
 
 def test_voc_loads_and_runs():

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from engines.model import shipped_models
+from engines.zoo.torchvision import NETWORKS
 from tests.tools.program import PROGRAM, call
 
 # The contract's limits. The best of several tries is what the program costs; the others show what
@@ -107,7 +108,7 @@ def test_models(streamseg):
     done = streamseg("models", "--json")
     assert (done.code, done.err) == (0, "")
     rows = json.loads(done.out)
-    assert [row["name"] for row in rows] == list(shipped_models())
+    assert [row["name"] for row in rows] == [*shipped_models(), *NETWORKS]
     assert [row["name"] for row in rows if row["default"]] == ["voc"]
     voc = next(row for row in rows if row["name"] == "voc")
     assert len(voc["classes"]) == 21

@@ -1,0 +1,133 @@
+"""`streamseg build`, and `run` on what it builds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto
+
+from tests import networks
+from tests.tools.program import call, environment
+
+ROOT = Path(__file__).parents[2]
+CARD = networks.make_card(classes=networks.LEVELS)
+
+
+@pytest.fixture
+def network(tmp_path):
+    return networks.save(tmp_path, networks.red_levels(), CARD)
+
+
+@pytest.fixture
+def on_gpu(facts_file, tmp_path):
+    """Runs the program with TensorRT's stand-in and a cache of this test's own."""
+    env = environment(tmp_path / "cache", PYTHONPATH=str(ROOT))
+
+    def run(*words):
+        command = [sys.executable, "-m", "tests.engines.tensorrt.program", facts_file, *words]
+        return call(command, env=env, cwd=tmp_path)
+
+    return run
+
+
+def test_a_plan_in_the_cache_is_what_run_uses(on_gpu, network, clip, tmp_path):
+    built = on_gpu("build", network, "--engine", "tensorrt", "--json", "made.json")
+    assert built.code == 0, built.err
+    assert "standin: building" in built.err
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert made["host"]["gpu"] == "Stand-in GPU"
+    assert made["options"]["precision"] == "fp16"
+    assert made["guard"]["pixels"] >= 0.99
+    assert made["size_mb"] > 0
+    words = ["--engine", "tensorrt", "--max-frames", "5", "--report", "r.json"]
+    done = on_gpu("run", clip, "--model", network, *words, "-o", "out.mp4")
+    assert done.code == 0, done.err
+    assert "standin: building" not in done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["engine"]["name"] == "tensorrt"
+    assert report["engine"]["precision"] == "fp16"
+    assert report["frames"]["delivered"] == 5
+
+
+def test_run_builds_what_is_not_there_and_says_so(on_gpu, network, clip):
+    words = ["run", clip, "--model", network, "--engine", "tensorrt", "--max-frames", "3"]
+    first = on_gpu(*words)
+    assert first.code == 0, first.err
+    assert "building small in fp16 for Stand-in GPU (once; this takes minutes)" in first.err
+    assert "guard: " in first.err
+    again = on_gpu(*words)
+    assert again.code == 0
+    assert "building" not in again.err
+
+
+def test_a_plan_in_a_file_runs_by_its_path(on_gpu, network, clip, tmp_path):
+    words = ["--engine", "tensorrt", "-o", "mine.plan", "--size", "24x32", "--max-batch", "4"]
+    built = on_gpu("build", network, *words)
+    assert built.code == 0, built.err
+    passport = json.loads((tmp_path / "mine.json").read_text())
+    assert passport["card"]["input"]["height"] == 24
+    assert passport["options"]["batch_max"] == 4
+    done = on_gpu("run", clip, "--model", "mine.plan", "--engine", "tensorrt", "--max-frames", "3")
+    assert done.code == 0, done.err
+    assert "24x32" in done.err
+    again = on_gpu("build", network, *words)
+    assert again.code == 1
+    assert "mine.plan" in again.err
+    passport["host"]["tensorrt"] = "11.0.0"
+    (tmp_path / "mine.json").write_text(json.dumps(passport))
+    done = on_gpu("run", clip, "--model", "mine.plan", "--engine", "tensorrt")
+    assert done.code == 1
+    assert "tensorrt: 11.0.0, here 11.4" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--size", "12"], 2, "height x width"),
+        (["--batch", "8", "--max-batch", "4", "--min-batch", "9"], 2, "batches must rise"),
+        (["--precision", "int4"], 2, "precision"),
+        (["-o", "x.onnx"], 2, "ends in .plan"),
+        (["-o", "x.plan", "--json", "x.json"], 2, "passport"),
+        (["--weights", "random"], 2, "torchvision's networks"),
+        (["--device", "7"], 1, "no GPU 7 here"),
+        (["--device", "CPU"], 1, "is no NVIDIA GPU"),
+        (["--frames", "nowhere"], 1, "holds no pictures"),
+    ],
+)
+def test_mistakes_are_one_clear_line(on_gpu, network, words, code, message):
+    done = on_gpu("build", network, "--engine", "tensorrt", *words)
+    assert done.code == code
+    assert message in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+
+
+def test_without_tensorrt_it_says_how_to_get_it(streamseg, network):
+    done = streamseg("build", network, "--engine", "tensorrt")
+    assert done.code == 1
+    assert "streamseg[tensorrt]" in done.err
+
+
+def test_an_onnx_to_take_along(streamseg, network, clip, tmp_path):
+    words = ["--engine", "onnxruntime", "--precision", "fp16"]
+    built = streamseg("build", network, *words, "-o", "half.onnx", "--json", "made.json")
+    assert built.code == 0, built.err
+    model = onnx.load(tmp_path / "half.onnx")
+    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
+    assert yaml.safe_load((tmp_path / "half.yaml").read_text())["name"] == "small"
+    assert json.loads((tmp_path / "made.json").read_text())["guard"]["pixels"] > 0.98
+    done = streamseg("run", clip, "--model", "half.onnx", "--max-frames", "3")
+    assert done.code == 0, done.err
+    again = streamseg("build", network, *words, "-o", "half.onnx")
+    assert again.code == 1
+    assert "half.onnx" in again.err
+
+
+def test_the_engines_without_plans_want_a_name(streamseg, network):
+    done = streamseg("build", network, "--engine", "openvino")
+    assert done.code == 2
+    assert "-o NAME.onnx" in " ".join(done.err.split())
