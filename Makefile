@@ -1,5 +1,6 @@
 # `make demo` and `make test` are all that a newcomer needs; each sets up what it uses.
 
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ PYTEST_ARGS ?=
 STUBS := $(VENV)/stubs
 TENSORRT_STUBS := tensorrt-stubs==10.13.0.35.1
 
-.PHONY: demo test test-fast test-oldest lint format clean
+.PHONY: demo test test-fast test-oldest test-gpu accept-gpu lint format clean
 
 demo: $(VENV)/.installed $(DEMO_CLIP)
 	$(BIN)/streamseg run $(DEMO_CLIP) -o demo/segmented.mp4 --legend --contours --force
@@ -32,6 +33,22 @@ test-oldest: $(DEMO_CLIP)
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
 	    pytest pytest-timeout hypothesis onnxruntime pycocotools
 	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) .venv-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# On a machine with an NVIDIA GPU, in an environment that has TensorRT and PyCUDA (docs/nvidia.md):
+# PYTHON names its interpreter. `accept-gpu` also measures, and leaves the log beside the figures.
+GPU_RESULT ?= benchmarks/results/tensorrt
+GPU_BENCH_ARGS ?=
+test-gpu:
+	STREAMSEG_GPU=1 $(PYTHON) -m pytest -v -s -W default tests/gpu \
+	    tests/engines/test_contract.py -k 'gpu or tensorrt' $(PYTEST_ARGS)
+
+accept-gpu:
+	nvidia-smi -L
+	set -o pipefail; { git log -1 --format='commit %H'; nvidia-smi -L; \
+	    $(PYTHON) -m tools.cli doctor; \
+	    $(MAKE) --no-print-directory test-gpu; tested=$$?; \
+	    $(PYTHON) -m benchmarks.tensorrt --json $(GPU_RESULT).json $(GPU_BENCH_ARGS) \
+	        && exit $$tested; } 2>&1 | tee $(GPU_RESULT).log
 
 lint: $(VENV)/.installed-dev $(STUBS)/.installed
 	$(BIN)/ruff check .
