@@ -6,8 +6,8 @@ For each model: build time, plan size, the guard's figures (real weights only), 
 per second at each batch (enqueues back to back on all slots, no copies), and the same with copies
 through `submit`; then torch eager in FP16, channels last, and torch.compile on the same input. The
 JSON is written after every model, and a model that stands in it is not measured again, so a run
-that is cut goes on where it was. Without official weights at hand, --weights random measures the same
-speed; the guard is left out then.
+that is cut goes on where it was. Without official weights at hand, --weights random measures the
+same speed; the guard is left out then.
 """
 
 # mypy: disable-error-code="import-not-found, unused-ignore"
