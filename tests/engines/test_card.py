@@ -189,4 +189,4 @@ def test_every_shipped_model_has_its_card_and_file():
     assert "voc" in shipped_models()
     for name, path in shipped_models().items():
         assert read_card(path).name == name
-        assert find_model(name).onnx.is_file()
+        assert find_model(name).file.is_file()

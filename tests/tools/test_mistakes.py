@@ -306,8 +306,12 @@ class TestModel:
 
 class TestEngine:
     def test_unknown_engine(self, fails):
+        done = fails("--engine", "tensorflow", "-o", "o.mp4")
+        assert_usage(done, "--engine", "'tensorflow'", "tensorrt", "openvino", "onnxruntime")
+
+    def test_engine_that_is_not_installed(self, fails):
         done = fails("--engine", "tensorrt", "-o", "o.mp4")
-        assert_usage(done, "--engine", "'tensorrt'", "openvino", "onnxruntime")
+        assert_one_line(done, "tensorrt is not installed", "pip install 'streamseg[tensorrt]'")
 
     def test_unknown_precision(self, fails):
         done = fails("--precision", "fp64", "-o", "o.mp4")
