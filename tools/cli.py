@@ -52,8 +52,9 @@ def _quit(number: int, frame: FrameType | None) -> None:
 def _is_ours(error: Exception) -> bool:
     from engines.errors import EngineError
     from pipeline.errors import PipelineError
+    from tools.errors import ToolError
 
-    return isinstance(error, (EngineError, PipelineError))
+    return isinstance(error, (EngineError, PipelineError, ToolError))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tools import build, doctor, models, run
+from tools.train import command as train
 
 app = typer.Typer(
     name="streamseg",
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("build", epilog=build.EXAMPLES)(build.build)
+app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("models", epilog="Example: streamseg models --json")(models.models)
 app.command("doctor", epilog="Example: streamseg doctor")(doctor.doctor)
 

@@ -1,0 +1,1 @@
+"""Labelled pictures: where data sets keep them, how they are read, what may be wrong with them."""

@@ -1,0 +1,1 @@
+"""`streamseg evaluate`: how well a model's labels agree with the truth."""

@@ -1,0 +1,1 @@
+"""`streamseg train`: labelled pictures in, a network that `streamseg run` takes out."""
