@@ -122,6 +122,7 @@ class DiceConfig(_Loss):
 
 class LovaszConfig(_Loss):
     kind: Literal["lovasz"]
+    stride: int = Field(default=1, ge=1, le=16)
 
 
 LossConfig = Annotated[

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         image, ids = self.pictures[key[1]]
-        with torch.random.fork_rng(devices=[]):
+        with one_thread(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, "sample", *key))
             varied, mask = self.augment(
                 tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
@@ -78,7 +79,6 @@ def make_loader(
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_one_thread,
     )
 
 
@@ -88,5 +88,16 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _one_thread(worker: int) -> None:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch uses one thread.
+
+    A picture's transforms take fractions of a millisecond each. To share one out costs as much
+    again, and many times that where another program has a core, since each waits for the other.
+    """
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
