@@ -35,12 +35,15 @@ TO_THE_END = 2**63 - 1
 ShapeRange = tuple[str, int, int]
 
 
-def export_onnx(module: Any, path: Path, *, size: tuple[int, int], dynamic: bool = True) -> None:
+def export_onnx(
+    module: Any, path: Path, *, size: tuple[int, int], dynamic: bool = True, half: bool = False
+) -> None:
     """Write `module` as ONNX: `input` (N, 3, H, W) float32 -> `logits` (N, classes, H, W) float32.
 
     module: a torch.nn.Module from one such tensor to one such tensor; put in evaluation mode.
     size: (H, W) in pixels to trace with.
     dynamic: batch, height and width stay free (the card chooses); else they are (1, *size).
+    half: the file holds the weights in FP16, half its size; what is computed with them is FP32.
 
     The same module and the same versions of torch, onnx and onnxscript give the same bytes.
     Raises ModelError where the network has no form in OPSET.
@@ -61,6 +64,8 @@ def export_onnx(module: Any, path: Path, *, size: tuple[int, int], dynamic: bool
         verbose=False,
     )
     lowered = lower(program.model_proto)
+    if half:
+        halve_weights(lowered)
     path.write_bytes(lowered.SerializeToString(deterministic=True))
 
 
@@ -107,6 +112,29 @@ def lower(model: ModelProto) -> ModelProto:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"the network cannot be written in ONNX opset {OPSET}: {error}") from None
     return result
+
+
+def halve_weights(model: ModelProto) -> None:
+    """Keep float32 weights as float16, each with a Cast back, in place.
+
+    Every weight is rounded to 11 bits. Scalars and the bounds of a Clip stay: they cost nothing,
+    and some engines want them to be constants. Raises ModelError for a weight beyond float16.
+    """
+    casts: list[NodeProto] = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or not tensor.dims:
+            continue
+        values = numpy_helper.to_array(tensor)
+        limit = float(np.finfo(np.float16).max)
+        if not np.abs(values).max(initial=0.0) <= limit:
+            raise ModelError(f"weight {tensor.name} is beyond float16's {limit:.0f}; keep fp32")
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        node = helper.make_node("Cast", [tensor.name], [name], f"cast_{name}", to=TensorProto.FLOAT)
+        casts.append(node)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def merge_shapes(nodes: list[NodeProto]) -> list[NodeProto]:

@@ -71,6 +71,7 @@ def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
     # Before version 4 every weight had to be an input as well, and here only the pictures are.
     inner.ir_version = max(inner.ir_version, 4)
     graph = inner.graph
+    _widen_weights(graph)
     source = _input(inner, card)
     batch = _fix_input(source, card)
     output = _output(inner, card)
@@ -101,6 +102,23 @@ def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
             "correct the card's input height and width"
         ) from None
     return inner
+
+
+def _widen_weights(graph: onnx.GraphProto) -> None:
+    """Weights that the file keeps in FP16, with a Cast to FP32 each, become FP32 weights: not every
+    engine takes a computed tensor for a convolution's weights.
+    """
+    half = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
+    casts = [n for n in graph.node if n.op_type == "Cast" and n.input[0] in half]
+    casts = [n for n in casts if helper.get_node_attr_value(n, "to") == TensorProto.FLOAT]
+    for node in casts:
+        values = numpy_helper.to_array(half[node.input[0]]).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for name, tensor in half.items():
+        if casts and name not in used:
+            graph.initializer.remove(tensor)
 
 
 def _input(model: onnx.ModelProto, card: Card) -> onnx.ValueInfoProto:

@@ -8,6 +8,8 @@
     pairs       ROOT/images/SPLIT + ROOT/masks/SPLIT or ROOT/SPLIT/images + ROOT/SPLIT/masks, or,
                 without a split, ROOT/images + ROOT/masks: equal names; names of the classes in
                 ROOT/classes.txt, one a line; 255 void
+
+Names are read here and nothing else; tools/data/labelled.py reads the pictures.
 """
 
 from __future__ import annotations

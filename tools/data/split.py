@@ -19,12 +19,13 @@ def share_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
     rest = [pair for pair in dataset.pairs if _position(pair.name) >= share]
     if not held or not rest:
         raise DataError(
-            f"{dataset.title}: {len(dataset.pairs)} pictures cannot be shared out with val {share}; "
-            "take another share, or name a split"
+            f"{dataset.title}: {len(dataset.pairs)} pictures cannot be shared out with val "
+            f"{share}; take another share, or name a split"
         )
+    title = dataset.title
     return (
-        replace(dataset, title=f"{dataset.title} (but for val)", pairs=tuple(rest)),
-        replace(dataset, title=f"{dataset.title} ({share:.0%} for val)", pairs=tuple(held), missing=()),
+        replace(dataset, title=f"{title} (but for val)", pairs=tuple(rest)),
+        replace(dataset, title=f"{title} ({share:.0%} for val)", pairs=tuple(held), missing=()),
     )
 
 

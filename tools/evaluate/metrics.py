@@ -97,6 +97,6 @@ def mean(values: Floats) -> float:
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
-    """part / whole, NaN where the whole is nothing."""
+    """The part divided by the whole, NaN where the whole is nothing."""
     out = np.full(np.shape(whole), np.nan)
-    return np.divide(part, whole, out=out, where=np.asarray(whole) > 0)
+    return np.asarray(np.divide(part, whole, out=out, where=np.asarray(whole) > 0))

@@ -18,6 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from engines.cache import write_atomically
+from pipeline.sinks.destination import disk_errors
 from tools.errors import TrainError
 from tools.train.config import TrainConfig, differences
 
@@ -49,7 +50,8 @@ def save_checkpoint(folder: Path, config: TrainConfig, checkpoint: Checkpoint) -
     data = io.BytesIO()
     content = {"format": _FORMAT, "config": config.model_dump(mode="json"), **vars(checkpoint)}
     torch.save(content, data)
-    write_atomically(folder / NAME, data.getvalue())
+    with disk_errors(folder / NAME):
+        write_atomically(folder / NAME, data.getvalue())
 
 
 def load_checkpoint(folder: Path, config: TrainConfig) -> Checkpoint:

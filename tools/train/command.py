@@ -42,9 +42,7 @@ def train(
     try:
         from tools.train import session
     except ModuleNotFoundError as error:
-        raise ToolError(
-            f"training needs {error.name}; pip install 'streamseg[models]'"
-        ) from None
+        raise ToolError(f"training needs {error.name}; pip install 'streamseg[models]'") from None
     code = session.train(asked, out, resume=resume, quiet=quiet, say=Printer(quiet).note)
     if code:
         raise typer.Exit(code)

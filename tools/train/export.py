@@ -46,7 +46,7 @@ def export_best(
     network.load_state_dict(state.best)
     network.cpu().to(memory_format=torch.contiguous_format).eval()
     path = out / f"{config.name}.onnx"
-    export_onnx(network, path, size=config.input.size)
+    export_onnx(network, path, size=config.input.size, half=config.export.weights == "fp16")
     row = state.history[state.best_epoch - 1]
     metrics = {key: round(row[f"val_{key}"], 4) for key in ("miou", "pixel_accuracy")}
     card = Card(

@@ -9,7 +9,8 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engines.cache import write_atomically
+from pipeline.sinks.destination import disk_errors
+from pipeline.sinks.images import write_whole
 from tools.errors import TrainError
 
 Row = dict[str, float]
@@ -25,7 +26,8 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    with disk_errors(path):
+        write_whole(path, text.getvalue().encode())
 
 
 def open_tensorboard(folder: Path) -> Callable[[Row], None]:
@@ -33,7 +35,9 @@ def open_tensorboard(folder: Path) -> Callable[[Row], None]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:
-        raise TrainError("tensorboard is true, and it is missing; pip install tensorboard") from None
+        raise TrainError(
+            "tensorboard is true, and TensorBoard is missing; pip install 'streamseg[train]'"
+        ) from None
     writer = SummaryWriter(str(folder))
 
     def write(row: Row) -> None:

@@ -50,7 +50,7 @@ class Parts:
     """Gets all rows of the log so far; called by the first process only."""
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """Somebody wants the training to end; the epoch that was under way is lost."""
 
 
@@ -111,7 +111,7 @@ def run_epochs(parts: Parts, start: Checkpoint | None) -> Checkpoint | None:
                 save_checkpoint(parts.out, config, state)
                 parts.after_epoch(state.history)
                 parts.progress.epoch_done(row)
-    except _Stopped:
+    except _StoppedError:
         return None
     finally:
         parts.progress.end()
@@ -205,8 +205,8 @@ def _validate(parts: Parts, measured: nn.Module) -> Row:
 
 
 def _check_stop(parts: Parts) -> None:
-    """Raises _Stopped if any process was asked to stop: all end at the same step, or the others
+    """Raises _StoppedError if any process was asked to stop: all end at the same step, or the others
     would wait for gradients that never come.
     """
     if parts.ranks.add(torch.tensor(int(parts.stop()))):
-        raise _Stopped
+        raise _StoppedError

@@ -1,4 +1,6 @@
-"""What the network is trained to make small. A weighted sum of:
+"""What the network is trained to make small.
+
+A weighted sum of:
 
     cross_entropy  the negative log of the true class's probability
     focal          the same times (1 - probability) ** gamma (Lin et al. 2017, arXiv 1708.02002)
@@ -24,7 +26,7 @@ from torch.nn import functional
 
 from tools.data.labelled import VOID
 from tools.errors import TrainError
-from tools.train.config import CrossEntropyConfig, DiceConfig, FocalConfig, LossConfig, LovaszConfig
+from tools.train.config import DiceConfig, FocalConfig, LossConfig, LovaszConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(N, classes, H, W) float32 logits, (N, H, W) int64 ids with VOID -> a float32 scalar."""
@@ -37,7 +39,9 @@ def make_losses(
 
     balanced: float (classes,), what class_weights `balanced` stands for.
     """
-    parts = {config.kind: (config.weight, _make(config, balanced, device)) for config in configs}
+    parts: dict[str, tuple[float, Loss]] = {
+        config.kind: (config.weight, _make(config, balanced, device)) for config in configs
+    }
 
     def losses(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
         values = {kind: weight * loss(logits, truth) for kind, (weight, loss) in parts.items()}
@@ -46,9 +50,7 @@ def make_losses(
     return losses
 
 
-def balanced_weights(
-    pixels: NDArray[np.int64], around: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def balanced_weights(pixels: NDArray[np.int64], around: NDArray[np.int64]) -> NDArray[np.float64]:
     """Median frequency balancing (Eigen and Fergus 2015, arXiv 1411.4734, section 6.3.2).
 
     A class's frequency is its pixels (int64 (classes,)) over those of the pictures in which it
@@ -126,7 +128,8 @@ def lovasz(logits: Tensor, truth: Tensor, stride: int = 1) -> Tensor:
     once for each class, which on a CPU takes longer than a small network.
     """
     offset = stride // 2
-    logits, truth = logits[..., offset::stride, offset::stride], truth[..., offset::stride, offset::stride]
+    some = (..., slice(offset, None, stride), slice(offset, None, stride))
+    logits, truth = logits[some], truth[some]
     probabilities = logits.softmax(1).permute(1, 0, 2, 3).flatten(1)
     truth = truth.flatten()
     known = truth != VOID

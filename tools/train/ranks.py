@@ -22,7 +22,7 @@ from tools.errors import TrainError
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all."""
+    """Which of the processes we are."""
 
     rank: int
     count: int

@@ -10,21 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 import yaml
 
 from engines.card import CardInput
-from engines.cache import write_atomically
+from pipeline.sinks.destination import disk_errors
+from pipeline.sinks.images import write_whole
 from tools.data.labelled import VOID, Dataset
 from tools.data.layouts import open_dataset
 from tools.data.split import share_out
 from tools.data.survey import Pictures, Survey, histogram, require_sound, survey
 from tools.errors import DataError, TrainError
 from tools.interrupt import interruptible
+from tools.plots import can_draw
 from tools.train.augment import make_augmentation
 from tools.train.checkpoint import NAME, Checkpoint, load_checkpoint
 from tools.train.config import DataConfig, TrainConfig
+from tools.train.curves import draw_curves
 from tools.train.export import export_best
 from tools.train.log import Row, open_tensorboard, write_csv
 from tools.train.loop import Parts, run_epochs
@@ -33,6 +35,7 @@ from tools.train.network import card_input, check_size, make_network
 from tools.train.progress import Progress
 from tools.train.ranks import Ranks, joined
 from tools.train.samples import Samples, seed_of
+from tools.train.sheet import draw_sheet
 
 Say = Callable[[str], None]
 
@@ -46,7 +49,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, say: Say
         stopping = threading.Event()
         with interruptible(note) as interrupt:
             train_set, val_set = _open(config.data, config.seed)
-            (seen, train_pictures), (_, val_pictures) = _read(config, train_set, val_set, note)
+            (seen, pictures), (_, val_pictures) = _read(config, train_set, val_set, note)
             # Only after the data is known to be sound, and before anything random.
             random.seed(config.seed)
             torch.manual_seed(seed_of(config.seed, "weights"))
@@ -61,15 +64,17 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, say: Say
                 out=out,
                 ranks=ranks,
                 network=network,
-                samples=Samples(train_pictures, make_augmentation(config.augment, want), config.seed),
+                samples=Samples(pictures, make_augmentation(config.augment, want), config.seed),
                 val=val_pictures,
                 classes=train_set.classes,
                 losses=make_losses(config.losses, balanced, ranks.device),
                 progress=Progress(note, quiet=quiet or not ranks.first),
                 stop=stopping.is_set,
-                after_epoch=_reporter(config, out, ranks),
+                after_epoch=_reporter(config, out, ranks, note),
             )
             _announce(parts, want, start, note)
+            if ranks.first:
+                draw_sheet(out / "samples.png", parts.samples)
             with interrupt.stopping(stopping.set):
                 done = run_epochs(parts, start)
         if done is None:
@@ -88,18 +93,20 @@ def _start(config: TrainConfig, out: Path, resume: bool) -> Checkpoint | None:
         return load_checkpoint(out, config)
     if (out / NAME).exists():
         raise TrainError(f"{out} holds a training already: --resume goes on, or name another --out")
-    try:
+    with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_atomically(out / "config.yaml", text.encode())
-    except OSError as error:
-        raise TrainError(f"--out {out} cannot be written: {error.strerror}") from None
+        write_whole(out / "config.yaml", text.encode())
     return None
 
 
 def _open(config: DataConfig, seed: int) -> tuple[Dataset, Dataset]:
-    options = {"classes": config.classes, "void": config.void}
-    whole = open_dataset(config.root, config.layout, config.train, **options)
+    def opened(split: str | None) -> Dataset:
+        return open_dataset(
+            config.root, config.layout, split, classes=config.classes, void=config.void
+        )
+
+    whole = opened(config.train)
     if not whole.classes:
         raise DataError(
             f"{whole.title}: the classes have no names; list them under data.classes, or in "
@@ -107,7 +114,7 @@ def _open(config: DataConfig, seed: int) -> tuple[Dataset, Dataset]:
         )
     if isinstance(config.val, float):
         return share_out(whole, config.val)
-    return whole, open_dataset(config.root, config.layout, config.val, **options)
+    return whole, opened(config.val)
 
 
 def _read(
@@ -134,14 +141,21 @@ def _read(
     return results
 
 
-def _reporter(config: TrainConfig, out: Path, ranks: Ranks) -> Callable[[list[Row]], None]:
+def _reporter(
+    config: TrainConfig, out: Path, ranks: Ranks, note: Say
+) -> Callable[[list[Row]], None]:
     """What happens with the log after each epoch."""
     board = None
     if config.tensorboard and ranks.first:
         board = open_tensorboard(out / "tensorboard")
+    draws = can_draw()
+    if not draws:
+        note("note   no curves.png: it needs matplotlib (pip install 'streamseg[plots]')")
 
     def report(rows: list[Row]) -> None:
         write_csv(out / "log.csv", rows)
+        if draws:
+            draw_curves(out / "curves.png", rows)
         if board is not None:
             board(rows[-1])
 

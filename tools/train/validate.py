@@ -20,7 +20,6 @@ from tools.evaluate.metrics import Confusion
 from tools.train.ranks import Ranks
 
 
-@torch.inference_mode()
 def validate(
     network: nn.Module,
     pictures: Pictures,
@@ -40,10 +39,11 @@ def validate(
     for index in range(ranks.rank, len(pictures), ranks.count):
         image, truth = pictures[index]
         picture = torch.from_numpy(to_network(image, want)).permute(0, 3, 1, 2)
-        logits = network(picture.to(ranks.device))
         target = torch.from_numpy(_at_network_size(truth, want))[None].to(ranks.device).long()
-        loss += losses(logits, target)["total"].double().cpu()
-        small = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+        with torch.inference_mode():
+            logits = network(picture.to(ranks.device))
+            loss += losses(logits, target)["total"].double().cpu()
+            small = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
         counted.add(truth, scale(small, truth.shape[0], truth.shape[1], want))
         tick()
     counts = ranks.add(torch.from_numpy(counted.counts))
