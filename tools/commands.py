@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tools import build, doctor, models, run
+from tools.evaluate import command as evaluate
 from tools.train import command as train
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("build", epilog=build.EXAMPLES)(build.build)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("models", epilog="Example: streamseg models --json")(models.models)
 app.command("doctor", epilog="Example: streamseg doctor")(doctor.doctor)

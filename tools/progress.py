@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from pipeline.runner import Pipeline
@@ -50,6 +50,37 @@ class Printer:
                 yield watch
         else:
             yield _BuildLines(self.note)
+
+    @contextmanager
+    def counting(self, total: int, what: str) -> Iterator[Callable[[], None]]:
+        """Gives a function to call for each of `total` things: a bar on a terminal, else a line now
+        and then.
+        """
+        if self._quiet:
+            yield lambda: None
+            return
+        rate, done, shown = _Rate(), 0, time.perf_counter()
+        rate(shown, 0)
+
+        def line(now: float) -> str:
+            each = rate(now, done)
+            left = f", {(total - done) / each:.0f} s left" if each else ""
+            return f"{done}/{total} {what}{left}"
+
+        with _counting_bar(total) if sys.stderr.isatty() else nullcontext() as bar:
+
+            def tick() -> None:
+                nonlocal done, shown
+                done += 1
+                now = time.perf_counter()
+                if now - shown >= (0.1 if bar else _LINE_EVERY_S):
+                    shown = now
+                    if bar:
+                        bar(done, line(now))
+                    else:
+                        self.note(line(now))
+
+            yield tick
 
     def summary(self, pipeline: Pipeline, outputs: list[Output]) -> None:
         """The ledger, the rate, the bottleneck and what was written."""
@@ -127,6 +158,17 @@ def describe(pipeline: Pipeline, total: int | None, rate: float) -> str:
     if total and rate:
         text += f", {max(0.0, total - done) / rate:.0f} s left"
     return f"{text}, {pipeline.dropped} dropped" if pipeline.dropped else text
+
+
+@contextmanager
+def _counting_bar(total: int) -> Iterator[Callable[[int, str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns: list[Any] = [BarColumn(bar_width=None), TextColumn("{task.description}")]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=total)
+        yield lambda done, line: bar.update(task, completed=done, description=line)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -134,6 +134,13 @@ def _palette_positions(path: Path) -> Image:
     except (av.FFmpegError, StopIteration) as error:
         raise DataError(f"{path} is not a picture that can be decoded: {error}") from None
     return np.asarray(values, np.uint8)
+
+
+def limit_ids(dataset: Dataset, count: int) -> Dataset:
+    """The same with ids below `count` only, for a data set that does not name its classes."""
+    table = dataset.table.copy()
+    table[(table >= count) & (table != VOID)] = REFUSED
+    return replace(dataset, table=table)
 
 
 def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:

@@ -105,15 +105,18 @@ def _pairs(
         places.append((root / split / "images", root / split / "masks"))
     images, masks = next((p for p in places if p[0].is_dir()), places[0])
     pairs, missing = _match(_files(images, IMAGE_SUFFIXES), _files(masks, MASK_SUFFIXES))
-    listed = root / "classes.txt"
-    names: tuple[str, ...] = ()
-    if classes is not None:
-        names = check_classes(classes, "classes")
-    elif listed.is_file():
-        lines = listed.read_text(encoding="utf-8").splitlines()
-        names = check_classes([line.strip() for line in lines if line.strip()], str(listed))
+    names = class_names(root) if classes is None else check_classes(classes, "classes")
     table = id_table(len(names) or VOID, void)
     return _made(Dataset(title, pairs, table, names, "voc", missing))
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The names in the folder's classes.txt, one a line; none where there is no such file."""
+    listed = folder / "classes.txt"
+    if not listed.is_file():
+        return ()
+    lines = listed.read_text(encoding="utf-8").splitlines()
+    return check_classes([line.strip() for line in lines if line.strip()], str(listed))
 
 
 def _voc(root: Path, split: str) -> Dataset:

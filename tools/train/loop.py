@@ -205,8 +205,9 @@ def _validate(parts: Parts, measured: nn.Module) -> Row:
 
 
 def _check_stop(parts: Parts) -> None:
-    """Raises _StoppedError if any process was asked to stop: all end at the same step, or the others
-    would wait for gradients that never come.
+    """Raises _StoppedError if any process was asked to stop.
+
+    All end at the same step, or the others would wait for gradients that never come.
     """
     if parts.ranks.add(torch.tensor(int(parts.stop()))):
         raise _StoppedError

@@ -1,0 +1,138 @@
+"""One evaluation, from the data to the figures."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from engines.card import Card
+from engines.choose import load_engine
+from engines.model import find_model
+from pipeline.sinks.destination import check_file, check_folder, disk_errors
+from pipeline.sinks.images import write_whole
+from tools.data.labelled import limit_ids
+from tools.data.layouts import open_dataset
+from tools.data.survey import require_sound, survey
+from tools.errors import ToolError
+from tools.evaluate.figures import (
+    draw_confusion,
+    draw_worst,
+    match_palette,
+    write_confusion_csv,
+)
+from tools.evaluate.match import Match, match_classes
+from tools.evaluate.measure import measure
+from tools.evaluate.metrics import Void
+from tools.evaluate.report import make_report, print_table
+from tools.evaluate.truth import Truth, from_pictures, from_video
+from tools.interrupt import interruptible
+from tools.plots import require_plots
+from tools.progress import Printer
+
+# On the sheet of the worst pictures.
+_WORST = 8
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The options of `streamseg evaluate`."""
+
+    data: str
+    layout: str | None
+    split: str | None
+    labels: Path | None
+    every: int
+    model: str
+    card: Path | None
+    engine: str
+    precision: str
+    device: str | None
+    void: Void
+    json: Path | None
+    figures: Path | None
+    force: bool
+    quiet: bool
+
+
+class _StoppedError(Exception):
+    """Somebody pressed Ctrl-C; an evaluation of a part would look like one of the whole."""
+
+
+def evaluate(ask: Ask) -> int:
+    """Evaluates, prints and writes; returns the exit code."""
+    cv2.setNumThreads(1)  # the network has the cores
+    say = Printer(quiet=ask.quiet)
+    stopping = threading.Event()
+    with interruptible(say.note) as interrupt:
+        if ask.json is not None:
+            check_file(ask.json, ask.force)
+        if ask.figures is not None:
+            require_plots("--figures")
+            check_folder(ask.figures, ask.force)
+        model = find_model(ask.model, ask.card)
+        truth = _truth(ask, model.card, say.note)
+        match = match_classes(truth.classes, model.card.classes)
+        with load_engine(
+            model, engine=ask.engine, precision=ask.precision, device=ask.device, say=say.note
+        ) as engine:
+            runs = engine.info
+            say.note(f"data    {truth.title}: {truth.count} pictures")
+            say.note(f"model   {model.card.name}: {len(model.card.classes)} classes")
+            say.note(f"engine  {runs.name} {runs.version}, {runs.precision} on {runs.device}")
+            _announce(match, say.note)
+            with interrupt.stopping(stopping.set), say.counting(truth.count, "pictures") as count:
+
+                def tick() -> None:
+                    count()
+                    if stopping.is_set():
+                        raise _StoppedError
+
+                try:
+                    wanted = _WORST if ask.figures is not None else 0
+                    found = measure(engine, truth, match, ask.void, worst=wanted, tick=tick)
+                except _StoppedError:
+                    say.note("stopped; nothing is written")
+                    return 130
+            report = make_report(truth, engine, match, found, ask.void)
+    if not ask.quiet:
+        print_table(report)
+    if ask.json is not None:
+        with disk_errors(ask.json):
+            write_whole(ask.json, (json.dumps(report, indent=2) + "\n").encode())
+    if ask.figures is not None:
+        with disk_errors(ask.figures):
+            ask.figures.mkdir(exist_ok=True)
+        write_confusion_csv(ask.figures / "confusion.csv", match, found.counts)
+        draw_confusion(ask.figures / "confusion.png", match, found.counts)
+        if found.worst:
+            palette = match_palette(match, model.card.colors)
+            draw_worst(ask.figures / "worst.png", match, palette, found.worst)
+    return 0
+
+
+def _truth(ask: Ask, card: Card, note: Callable[[str], None]) -> Truth:
+    if ask.labels is not None:
+        return from_video(ask.data, ask.labels, ask.every, len(card.classes))
+    if ask.layout is None:
+        raise ToolError(
+            f"how {ask.data} is laid out is not said; name a --layout, or the --labels of a video"
+        )
+    dataset = open_dataset(Path(ask.data), ask.layout, ask.split)
+    if not dataset.classes:
+        dataset = limit_ids(dataset, len(card.classes))
+    found, pictures = survey(dataset, keep=True)
+    require_sound(dataset, found, note)
+    return from_pictures(pictures)
+
+
+def _announce(match: Match, note: Callable[[str], None]) -> None:
+    note(f"match   {match.how}")
+    if match.left_out:
+        note(f"        left out, the model has not: {', '.join(match.left_out)}")
+    if match.extra:
+        note(f"        errors wherever they are, the data has not: {', '.join(match.extra)}")
