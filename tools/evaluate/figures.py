@@ -63,9 +63,7 @@ def draw_confusion(path: Path, match: Match, counts: NDArray[np.int64]) -> None:
     save_figure(made, path)
 
 
-def draw_worst(
-    path: Path, match: Match, palette: NDArray[np.uint8], worst: Sequence[Shown]
-) -> None:
+def draw_worst(path: Path, palette: NDArray[np.uint8], worst: Sequence[Shown]) -> None:
     """A PNG: each picture, its truth and its labels side by side, the worst first.
 
     `palette` is uint8 (256, 3) RGB by the compared classes' ids. Void is white, a class of the

@@ -111,7 +111,7 @@ def evaluate(ask: Ask) -> int:
         draw_confusion(ask.figures / "confusion.png", match, found.counts)
         if found.worst:
             palette = match_palette(match, model.card.colors)
-            draw_worst(ask.figures / "worst.png", match, palette, found.worst)
+            draw_worst(ask.figures / "worst.png", palette, found.worst)
     return 0
 
 

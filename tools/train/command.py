@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,9 @@ def train(
 
     asked = read_config(config)
     try:
+        # Threads of torch's that wait for work do so asleep, not turning round: where another
+        # program has a core, turning round costs more than the work.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from tools.train import session
     except ModuleNotFoundError as error:
         raise ToolError(f"training needs {error.name}; pip install 'streamseg[models]'") from None
