@@ -10,6 +10,7 @@ Needs torch and segmentation-models-pytorch, and only when a function is called.
 from __future__ import annotations
 
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +58,7 @@ def make_smp(
         near = get_close_matches(encoder, smp.encoders.get_encoder_names(), n=3)
         hint = f"near it: {', '.join(near)}" if near else "for example resnet18, mobilenet_v2"
         raise ModelError(f"encoder {encoder!r} is unknown; {hint}, or tu- and a name of timm's")
+    _check_options(getattr(smp, name), encoder, options)
     local = isinstance(encoder_weights, Path)
     try:
         network = getattr(smp, name)(
@@ -67,6 +69,21 @@ def make_smp(
     if isinstance(encoder_weights, Path):
         load_encoder(network.encoder, encoder_weights)
     return network
+
+
+def _check_options(architecture: Any, encoder: str, options: dict[str, Any]) -> None:
+    """SMP hands what it does not know to the encoder, and its own encoders drop it: a misspelt
+    option would pass for a default. timm's refuse it themselves.
+    """
+    ours = {"encoder_name", "encoder_weights", "classes", "in_channels", "activation", "aux_params"}
+    allowed = [n for n in signature(architecture).parameters if n not in {*ours, "kwargs"}]
+    strict = not encoder.startswith("tu-")
+    wrong = [n for n in options if n in ours or (strict and n not in allowed)]
+    if wrong:
+        raise ModelError(
+            f"{architecture.__name__} on {encoder} has no option {', '.join(wrong)}; "
+            f"allowed: {', '.join(allowed)}"
+        )
 
 
 def load_encoder(encoder: Any, path: Path) -> None:
