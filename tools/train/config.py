@@ -69,6 +69,26 @@ class SmpConfig(_Strict):
     weights: ExpandedPath | Literal["imagenet"] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.architecture} on {self.encoder}"
+
+
+class StreetConfig(_Strict):
+    """Our own light network, engines/zoo/street.py."""
+
+    library: Literal["street"]
+    weights: ExpandedPath | None = None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return "Street on mobilenet_v2"
+
+
+NetworkConfig = Annotated[SmpConfig | StreetConfig, Field(discriminator="library")]
+
 
 class InputConfig(_Strict):
     """What the network takes; it goes into the card as it stands."""
@@ -173,7 +193,7 @@ class TrainConfig(_Strict):
 
     name: str = Field(pattern=r"^[\w.-]+$")
     data: DataConfig
-    network: Annotated[SmpConfig, Field(discriminator="library")]
+    network: NetworkConfig
     input: InputConfig
     augment: AugmentConfig = AugmentConfig()
     losses: tuple[LossConfig, ...] = Field(min_length=1)
@@ -232,7 +252,7 @@ def differences(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
 
 def _fault(error: Any) -> str:
     # The name of a union's member stands in the location; no such key is in the file.
-    tags = {"smp", "torchvision", "cross_entropy", "focal", "dice", "lovasz", "adamw", "sgd"}
+    tags = {"smp", "street", "cross_entropy", "focal", "dice", "lovasz", "adamw", "sgd"}
     key = ".".join(str(part) for part in error["loc"] if part not in tags) or "config"
     if error["type"] == "extra_forbidden":
         return f"{key}: there is no such key ({EXAMPLE} explains all that there are)"

@@ -22,7 +22,7 @@ from tools.data.survey import Pictures
 from tools.errors import TrainError
 from tools.train.checkpoint import Checkpoint
 from tools.train.config import TrainConfig
-from tools.train.network import Normalize, card_input
+from tools.train.network import Normalize, card_input, enlarge
 
 # Pictures on which the file is compared with the network that it was made from.
 _COMPARED = 4
@@ -81,7 +81,8 @@ def _compare(network: nn.Module, model: Model, val: Pictures) -> None:
         for index in range(min(_COMPARED, len(val))):
             picture = to_network(val[index][0], want)
             answered = engine.submit(picture).result()
-            expected = network(normalize(torch.from_numpy(picture).permute(0, 3, 1, 2))).argmax(1)
+            scores = network(normalize(torch.from_numpy(picture).permute(0, 3, 1, 2)))
+            expected = enlarge(scores, (want.height, want.width)).argmax(1)
             different += int(np.count_nonzero(answered != expected.numpy()))
             pixels += answered.size
     if different > _MAY_DIFFER * pixels:

@@ -20,7 +20,7 @@ from tools.errors import TrainError
 from tools.evaluate.metrics import scores
 from tools.train.checkpoint import Checkpoint, save_checkpoint
 from tools.train.config import TrainConfig
-from tools.train.network import Ema, Normalize, card_input, make_optimizer, rate
+from tools.train.network import Ema, Normalize, card_input, enlarge, make_optimizer, rate
 from tools.train.progress import Progress
 from tools.train.ranks import Ranks
 from tools.train.samples import Batches, Samples, make_loader, seed_of
@@ -151,7 +151,7 @@ def _train(
                     ranks.device.type, torch.bfloat16, enabled=config.precision == "bf16"
                 ):
                     logits = model(images)
-                losses = parts.losses(logits.float(), truth)
+                losses = parts.losses(enlarge(logits.float(), truth.shape[1:]), truth)
                 (losses["total"] / config.accumulate).backward()
             for kind, value in losses.items():
                 sums[kind] = sums.get(kind, 0) + value.detach().double()

@@ -10,19 +10,42 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from engines.card import CardInput
 from engines.errors import ModelError
 from engines.zoo.smp import make_smp
-from tools.train.config import InputConfig, OptimizerConfig, ScheduleConfig, SgdConfig, SmpConfig
+from engines.zoo.street import make_street
+from tools.train.config import (
+    InputConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SgdConfig,
+    StreetConfig,
+)
 
 
-def make_network(config: SmpConfig, classes: int) -> nn.Module:
-    """(N, 3, H, W) float32 normalised RGB -> (N, classes, H, W) float32 logits, on the CPU."""
+def make_network(config: NetworkConfig, classes: int) -> nn.Module:
+    """(N, 3, H, W) float32 normalised RGB -> (N, classes, h, w) float32 logits, on the CPU.
+
+    h and w are H and W, or a fraction of them.
+    """
+    if isinstance(config, StreetConfig):
+        return make_street(classes, config.weights)
     made: nn.Module = make_smp(
         config.architecture, config.encoder, classes, config.weights, **config.options
     )
     return made
+
+
+def enlarge(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, classes, h, w) -> (N, classes, *size), bilinear with half-pixel centres, as
+    engines/graph.py does it when the network runs.
+    """
+    if logits.shape[2:] == size:
+        return logits
+    return functional.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def card_input(config: InputConfig) -> CardInput:
@@ -40,7 +63,7 @@ def check_size(network: nn.Module, height: int, width: int, key: str) -> None:
     except Exception as error:  # whatever a layer raises on a shape that it does not take
         line = " ".join(str(error).split())
         raise ModelError(f"{key} [{height}, {width}] does not suit the network: {line}") from None
-    if shape[2:] != (height, width):
+    if shape[2] > height or shape[3] > width:
         raise ModelError(
             f"{key} [{height}, {width}] comes back as {list(shape[2:])}; take multiples of 32"
         )

@@ -165,9 +165,8 @@ def _reporter(
 def _announce(parts: Parts, want: CardInput, start: Checkpoint | None, note: Say) -> None:
     config, ranks = parts.config, parts.ranks
     count = sum(p.numel() for p in parts.network.parameters())
-    net = config.network
     note(
-        f"model  {config.name}: {net.architecture} on {net.encoder}, {count / 1e6:.2f} M "
+        f"model  {config.name}: {config.network.title}, {count / 1e6:.2f} M "
         f"parameters, {want.height}x{want.width}, {len(parts.classes)} classes"
     )
     device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)

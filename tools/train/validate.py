@@ -17,6 +17,7 @@ from pipeline.stages.geometry import LabelScaler, to_network, window
 from tools.data.labelled import VOID
 from tools.data.survey import Pictures
 from tools.evaluate.metrics import Confusion
+from tools.train.network import enlarge
 from tools.train.ranks import Ranks
 
 
@@ -31,7 +32,7 @@ def validate(
 ) -> tuple[Confusion, float]:
     """Counts at the pictures' own size, and the mean loss at the network's, over all processes.
 
-    network: uint8 (N, 3, H, W) RGB -> float32 (N, classes, H, W) logits, in evaluation mode. In
+    network: uint8 (N, 3, H, W) RGB -> float32 (N, classes, h, w) logits, in evaluation mode. In
     fp32 whatever it is trained in, so that the figures are those of the file that is exported.
     """
     counted, scale = Confusion(classes), LabelScaler()
@@ -41,7 +42,7 @@ def validate(
         picture = torch.from_numpy(to_network(image, want)).permute(0, 3, 1, 2)
         target = torch.from_numpy(_at_network_size(truth, want))[None].to(ranks.device).long()
         with torch.inference_mode():
-            logits = network(picture.to(ranks.device))
+            logits = enlarge(network(picture.to(ranks.device)), (want.height, want.width))
             loss += losses(logits, target)["total"].double().cpu()
             small = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
         counted.add(truth, scale(small, truth.shape[0], truth.shape[1], want))
