@@ -9,6 +9,7 @@ They draw from torch's generator, which `Samples` seeds for each picture by itse
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,21 +20,35 @@ from torchvision.transforms import InterpolationMode, v2
 from engines.card import CardInput
 from pipeline.stages.geometry import fill_color, window
 from tools.data.labelled import VOID
+from tools.errors import TrainError
 from tools.train.config import AugmentConfig
 
 # Where blur is on: kernel and sigma in pixels, of a slight defocus.
 _BLUR_KERNEL = 5
 _BLUR_SIGMA = (0.3, 1.5)
 
+# Every which pixel, down and across, is looked at to tell how much of a class a crop shows.
+_COUNT_EVERY = 4
+
 # NTSC's luma and two chroma axes in R, G and B; a gray has no chroma.
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-def make_augmentation(config: AugmentConfig, want: CardInput) -> v2.Transform:
-    """From pictures of any size to varied ones of `config.crop`, or else of the network's size."""
+def make_augmentation(
+    config: AugmentConfig, want: CardInput, classes: Sequence[str] = ()
+) -> v2.Transform:
+    """From pictures of any size to varied ones of `config.crop`, or else of the network's size.
+
+    Raises TrainError where `config.focus` names a class that is not among `classes`.
+    """
+    if unknown := [name for name in config.focus if name not in classes]:
+        raise TrainError(
+            f"augment.focus: there is no class {unknown[0]!r}; there are {', '.join(classes)}"
+        )
+    focus = [classes.index(name) for name in config.focus]
     fill = fill_color(want)
     crop = config.crop or (want.height, want.width)
-    steps: list[Any] = [ScaledCrop(crop, config.scale, want)]
+    steps: list[Any] = [ScaledCrop(crop, config.scale, want, focus)]
     if config.flip:
         steps.append(v2.RandomHorizontalFlip(config.flip))
     if config.rotate:
@@ -53,21 +68,43 @@ class ScaledCrop(v2.Transform):
     At scale 1 a pixel is as large as in the pictures that the network gets when it runs. Only the
     part that the crop shows is resized, so the cost is that of the crop, whatever the scale. What
     lies outside of the picture is the card's mean in the picture and void in the mask.
+
+    With ids in `focus`, half of the crops are the best of three: the one that shows most of them.
     """
 
-    def __init__(self, crop: tuple[int, int], scale: tuple[float, float], want: CardInput) -> None:
+    def __init__(
+        self,
+        crop: tuple[int, int],
+        scale: tuple[float, float],
+        want: CardInput,
+        focus: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.crop, self.scale, self.want = crop, scale, want
         self.fill = fill_color(want)
+        self.focus = torch.tensor(focus, dtype=torch.uint8)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws the part of the picture, (top, left, height, width), and its place in the crop."""
         height, width = flat_inputs[0].shape[-2:]
         inside = window(height, width, self.want)
-        scale = float(torch.empty(1).uniform_(*self.scale))
-        down = _place(height, self.crop[0], scale * inside.height / height)
-        across = _place(width, self.crop[1], scale * inside.width / width)
-        return {"down": down, "across": across}
+        lowest, highest = map(math.log, self.scale)
+        scale = math.exp(float(torch.empty(1).uniform_(lowest, highest)))
+
+        def draw() -> dict[str, Any]:
+            down = _place(height, self.crop[0], scale * inside.height / height)
+            across = _place(width, self.crop[1], scale * inside.width / width)
+            return {"down": down, "across": across}
+
+        def shown(params: dict[str, Any]) -> int:
+            (top, h, _, _), (left, w, _, _) = params["down"], params["across"]
+            part = mask[top : top + h : _COUNT_EVERY, left : left + w : _COUNT_EVERY]
+            return int(torch.isin(part, self.focus).sum())
+
+        if not len(self.focus) or torch.rand(()) < 0.5:
+            return draw()
+        mask = next(x for x in flat_inputs if isinstance(x, tv_tensors.Mask))
+        return max((draw() for _ in range(3)), key=shown)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Cuts, resizes and fills: Image bilinear and antialiased, Mask nearest."""

@@ -105,6 +105,7 @@ class AugmentConfig(_Strict):
 
     crop: Size | None = None
     scale: tuple[float, float] = (0.5, 2.0)
+    focus: tuple[str, ...] = ()
     flip: Share = 0.5
     rotate: float = Field(default=0.0, ge=0, le=180)
     brightness: Share = 0.25
