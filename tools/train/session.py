@@ -59,12 +59,17 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, say: Say
             check_size(network, *(config.augment.crop or config.input.size), "augment.crop")
             classes = len(train_set.classes)
             balanced = balanced_weights(seen.pixels[:classes], seen.around[:classes])
+            augment = make_augmentation(config.augment, want, train_set.classes)
             parts = Parts(
                 config=config,
                 out=out,
                 ranks=ranks,
                 network=network,
-                samples=Samples(pictures, make_augmentation(config.augment, want, train_set.classes), config.seed),
+                samples=Samples(
+                    pictures,
+                    make_augmentation(config.augment, want, train_set.classes),
+                    config.seed,
+                ),
                 val=val_pictures,
                 classes=train_set.classes,
                 losses=make_losses(config.losses, balanced, ranks.device),

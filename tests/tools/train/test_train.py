@@ -208,7 +208,8 @@ def test_two_processes_learn_what_one_does(start, environment, tmp_path, data):
         "input__size": [64, 64],
         "augment__scale": [1.0, 1.5],
         "losses": [{"kind": "cross_entropy"}],
-        "optimizer__lr": 0.001,
+        # Not AdamW, whose first steps turn a gradient's rounding into a whole step.
+        "optimizer": {"kind": "sgd", "lr": 0.02},
         "epochs": 2,
     }
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -229,7 +230,7 @@ def test_two_processes_learn_what_one_does(start, environment, tmp_path, data):
     for name in ("accumulated", "two"):
         for one, other in zip(logs["one"], logs[name], strict=True):
             for key in ("train_loss", "val_loss", "val_miou"):
-                assert float(other[key]) == pytest.approx(float(one[key]), rel=2e-3), (name, key)
+                assert float(other[key]) == pytest.approx(float(one[key]), rel=1e-3), (name, key)
 
 
 def test_faulty_files_are_all_named(start, tmp_path):
