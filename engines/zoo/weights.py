@@ -14,6 +14,42 @@ from engines.errors import ModelError
 _HEADS = ("classifier.", "fc.", "_fc.", "head.", "last_linear.")
 
 
+def read_state(path: Path) -> dict[str, Any]:
+    """The tensors of a file of weights by name; raises ModelError where it is none."""
+    import torch
+
+    try:
+        # weights_only: a pickle from somewhere must not run code.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"no weights at {path}") from None
+    except Exception as error:  # zipfile's, pickle's and torch's errors share no base
+        raise ModelError(f"{path} is not a file of weights: {_line(error)}") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
+        raise ModelError(f"{path} is not a file of weights: it is not a dict of tensors")
+    return state
+
+
+def start_from(network: Any, state: dict[str, Any], where: str) -> None:
+    """Puts into a network with a `backbone` what another training knew, in place.
+
+    state: of the same network, whose head may be for other classes and then begins anew; or of the
+    classifier that the backbone was made of. Raises ModelError, naming the first tensor of the
+    backbone that is missing or does not match.
+    """
+    if not any(name.startswith("backbone.") for name in state):
+        state = {f"backbone.{name}": value for name, value in state.items()}
+    wanted = network.state_dict()
+    fits = {n: v for n, v in state.items() if n in wanted and v.shape == wanted[n].shape}
+    missing = [n for n in wanted if n.startswith("backbone.") and n not in fits]
+    if missing:
+        what = "has another shape" if missing[0] in state else "is missing"
+        raise ModelError(f"{where}: {missing[0]} {what}; the weights are of another network")
+    network.load_state_dict(fits, strict=False)
+
+
 def load_encoder(encoder: Any, path: Path) -> None:
     """Puts a classifier's weights file into an encoder, in place.
 
@@ -24,16 +60,7 @@ def load_encoder(encoder: Any, path: Path) -> None:
     """
     import torch
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"no weights at {path}") from None
-    except Exception as error:  # zipfile's, pickle's and torch's errors share no base
-        raise ModelError(f"{path} is not a file of weights: {_line(error)}") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
-        raise ModelError(f"{path} is not a file of weights: it is not a dict of tensors")
+    state = read_state(path)
     wanted = encoder.state_dict()
     if wanted.keys() <= state.keys():
         given = {name: state[name] for name in wanted}

@@ -83,8 +83,8 @@ def evaluate(ask: Ask) -> int:
             model, engine=ask.engine, precision=ask.precision, device=ask.device, say=say.note
         ) as engine:
             runs = engine.info
-            count = f"{truth.count} pictures" if truth.count else "nobody knows how many pictures"
-            say.note(f"data    {truth.title}: {count}")
+            many = f"{truth.count} pictures" if truth.count else "nobody knows how many pictures"
+            say.note(f"data    {truth.title}: {many}")
             say.note(f"model   {model.card.name}: {len(model.card.classes)} classes")
             say.note(f"engine  {runs.name} {runs.version}, {runs.precision} on {runs.device}")
             _announce(match, say.note)

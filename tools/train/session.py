@@ -31,7 +31,7 @@ from tools.train.export import export_best
 from tools.train.log import Row, open_tensorboard, write_csv
 from tools.train.loop import Parts, run_epochs
 from tools.train.losses import balanced_weights, make_losses
-from tools.train.network import card_input, check_size, make_network
+from tools.train.network import card_input, check_batch, check_size, make_network
 from tools.train.progress import Progress
 from tools.train.ranks import Ranks, joined
 from tools.train.samples import Samples, seed_of
@@ -56,7 +56,9 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, say: Say
             network = make_network(config.network, len(train_set.classes))
             want = card_input(config.input)
             check_size(network, want.height, want.width, "input.size")
-            check_size(network, *(config.augment.crop or config.input.size), "augment.crop")
+            crop = config.augment.crop or config.input.size
+            check_size(network, *crop, "augment.crop")
+            check_batch(network, config.batch, *crop)
             classes = len(train_set.classes)
             balanced = balanced_weights(seen.pixels[:classes], seen.around[:classes])
             augment = make_augmentation(config.augment, want, train_set.classes)

@@ -233,6 +233,34 @@ def test_two_processes_learn_what_one_does(start, environment, tmp_path, data):
                 assert float(other[key]) == pytest.approx(float(one[key]), rel=1e-3), (name, key)
 
 
+@pytest.mark.slow
+def test_torchvision_s_networks_learn_from_what_they_knew(start, tmp_path):
+    """From weights for 21 classes to four: the head begins anew, the rest goes on."""
+    import torch
+
+    from engines.zoo.torchvision import make_torchvision
+
+    before = make_torchvision("lraspp_mobilenet_v3_large", 21, "random").network.state_dict()
+    torch.save(before, tmp_path / "before.pth")
+    network = {
+        "library": "torchvision",
+        "architecture": "lraspp_mobilenet_v3_large",
+        "weights": str(tmp_path / "before.pth"),
+    }
+    changes = {"network": network, "epochs": 1, "ema": None, "optimizer__encoder_lr_factor": 0.0}
+    done = start(**changes)
+    assert done.code == 0, done.err
+    assert "torchvision's lraspp_mobilenet_v3_large" in done.err
+    assert (tmp_path / "out" / "thin.onnx").exists()
+    after = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["network"]
+    name = "backbone.0.0.weight"
+    assert torch.equal(after[f"network.{name}"], before[name])
+    torch.save({"backbone.0.0.weight": before[name]}, tmp_path / "before.pth")
+    done = start("--out", "other", **changes)
+    assert done.code == 1
+    assert "before.pth: backbone.0.1.weight is missing" in done.err.splitlines()[-1]
+
+
 def test_faulty_files_are_all_named(start, tmp_path):
     data = save_pairs(tmp_path / "bad", train=4, val=2)
     (data / "masks" / "train" / "p0.png").unlink()
@@ -259,6 +287,10 @@ FPN = {"network__architecture": "FPN", "network__options": {}, "input__size": [3
         ({"batch": 99}, "a step needs 99 pictures (batch 99 x accumulate 1 x 1 processes)"),
         ({"network__encoder": "mobilenet_v9"}, "encoder 'mobilenet_v9' is unknown"),
         ({"network__weights": "none.pth"}, "no weights at none.pth"),
+        (
+            {"network__architecture": "DeepLabV3", "network__options": {}} | {"batch": 1},
+            "batch: this network does not learn from 1 picture",
+        ),
         ({"device": "cuda"}, "torch finds no GPU"),
     ],
 )
