@@ -210,6 +210,7 @@ class TrainConfig(_Strict):
     name: str = Field(pattern=r"^[\w.-]+$")
     data: DataConfig
     network: NetworkConfig
+    start: ExpandedPath | None = None
     input: InputConfig
     augment: AugmentConfig = AugmentConfig()
     losses: tuple[LossConfig, ...] = Field(min_length=1)

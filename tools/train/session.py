@@ -24,7 +24,7 @@ from tools.errors import DataError, TrainError
 from tools.interrupt import interruptible
 from tools.plots import can_draw
 from tools.train.augment import make_augmentation
-from tools.train.checkpoint import NAME, Checkpoint, load_checkpoint
+from tools.train.checkpoint import NAME, Checkpoint, load_checkpoint, start_weights
 from tools.train.config import DataConfig, TrainConfig
 from tools.train.curves import draw_curves
 from tools.train.export import export_best
@@ -54,6 +54,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, say: Say
             random.seed(config.seed)
             torch.manual_seed(seed_of(config.seed, "weights"))
             network = make_network(config.network, len(train_set.classes))
+            if config.start is not None:
+                start_weights(network, config.start)
             want = card_input(config.input)
             check_size(network, want.height, want.width, "input.size")
             crop = config.augment.crop or config.input.size

@@ -126,6 +126,24 @@ class TestWholeWay:
         kinds = {t.data_type for t in weights if t.dims and np.prod(t.dims) > 1}
         assert onnx.TensorProto.FLOAT not in kinds
 
+    def test_another_training_starts_where_it_ended(self, trained, environment, data, tmp_path):
+        folder, _ = trained
+        changes = {"epochs": 1, "ema": None, "optimizer__lr": 1e-9}
+        config = write_config(tmp_path, data, start=str(folder / "out/checkpoint.pt"), **changes)
+        command = [*TRAIN, config, "--out", "out"]
+        done = program.call(command, env=environment, cwd=tmp_path, timeout=200)
+        assert done.code == 0, done.err
+        before = max(float(row["val_miou"]) for row in read_log(folder / "out"))
+        # The norms' statistics move even where the weights do not.
+        assert float(read_log(tmp_path / "out")[0]["val_miou"]) > before - 0.15
+        thin = {"network__options": {"encoder_depth": 3, "decoder_channels": [16, 16, 4]}}
+        config = write_config(
+            tmp_path, data, start=str(folder / "out/checkpoint.pt"), **changes, **thin
+        )
+        done = program.call([*TRAIN, config, "--out", "two"], env=environment, cwd=tmp_path)
+        assert done.code == 1
+        assert "checkpoint.pt is of another network: decoder." in done.err.splitlines()[-1]
+
     def test_nothing_is_overwritten_unasked(self, trained, environment, data):
         folder, _ = trained
         command = [*TRAIN, folder / "train.yaml", "--out", "out"]
