@@ -83,7 +83,8 @@ def parse_refine(text: str) -> Refine | None:
 
     None stands for none. Raises RefineError, one line that says what is allowed.
     """
-    name, colon, rest = text.strip().partition(":")
+    name, colon, rest = text.partition(":")
+    name = name.strip()
     if name == NONE and not colon:
         return None
     if name not in _KINDS:
