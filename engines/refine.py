@@ -49,18 +49,18 @@ class Crf(Guided):
 
     Kernels and method: Kraehenbuehl and Koltun, "Efficient inference in fully connected CRFs with
     Gaussian edge potentials", NIPS 2011, equation 3; DeepLab (arXiv 1412.7062) brought them to
-    networks. The window instead of the whole picture, and five iterations instead of ten: ConvCRF
-    (arXiv 1805.04777). The weights and widths are not theirs, because kernels are normalised here
-    and the distances are a few cells; docs/refine.md says how they were chosen.
+    networks, with ten iterations. A window instead of the whole picture, and fewer iterations:
+    ConvCRF (arXiv 1805.04777). Weights and widths are not theirs, because here they reach over a
+    few cells and not over the picture; docs/refine.md says how they were chosen.
     """
 
     method: Literal["guided", "crf"] = "crf"
-    iterations: int = Field(default=5, ge=1, le=20)
-    reach: int = Field(default=1, ge=1, le=5)
+    iterations: int = Field(default=3, ge=1, le=20)
+    reach: int = Field(default=2, ge=1, le=5)
     """Cells, in each direction."""
     dilation: int = Field(default=1, ge=1, le=8)
     """Only every so-manieth cell of a window as much wider."""
-    bilateral: float = Field(default=10.0, ge=0, le=1000)
+    bilateral: float = Field(default=5.0, ge=0, le=1000)
     """The bilateral (appearance) kernel's weight; its widths are the next two."""
     xy: float = Field(default=40.0, gt=0, le=10000)
     """Pixels of the network's input, theta alpha."""
