@@ -9,7 +9,7 @@
     ids      float (N, rows x block, columns x block)
 
 Only Pad, Slice, Concat, Reshape, Transpose, AveragePool, Softmax, Exp, Sqrt, elementwise
-arithmetic, sums and DepthToSpace: every engine runs them, TensorRT from 8.6 on. A shifted copy
+arithmetic, sums and DepthToSpace: all engines have them, TensorRT's parser from 8.6 on. A shifted copy
 (Pad, Slice) times its kernel, added up, is what runs fastest: with all shifts in one tensor (Concat
 or a convolution with one-hot kernels) OpenVINO takes 1.9 and 4 times as long. All of it is FP32,
 whatever the network computes in; differences of colours are divided by their width before they are
