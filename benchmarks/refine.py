@@ -108,7 +108,7 @@ def main() -> None:
             for run in [*runs[turn:], *runs[:turn]]:
                 run.add(image, truth)
         info = runs[0].engine.info
-        report = {
+        report: dict[str, Any] = {
             "data": f"{ask.layout} {ask.split or ''}".strip(),
             "pictures": len(chosen),
             "model": runs[0].engine.card.name,

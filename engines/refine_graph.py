@@ -9,11 +9,11 @@
     ids      float (N, rows x block, columns x block)
 
 Only Pad, Slice, Concat, Reshape, Transpose, AveragePool, Softmax, Exp, Sqrt, elementwise
-arithmetic, sums and DepthToSpace: all engines have them, TensorRT's parser from 8.6 on. A shifted copy
-(Pad, Slice) times its kernel, added up, is what runs fastest: with all shifts in one tensor (Concat
-or a convolution with one-hot kernels) OpenVINO takes 1.9 and 4 times as long. All of it is FP32,
-whatever the network computes in; differences of colours are divided by their width before they are
-squared, so that not even an engine that lowers the precision by itself overflows.
+arithmetic, sums and DepthToSpace: all engines have them, TensorRT's parser from 8.6 on. A shifted
+copy (Pad, Slice) times its kernel, added up, is what runs fastest: with all shifts in one tensor
+(Concat or a convolution with one-hot kernels) OpenVINO takes 1.9 and 4 times as long. All of it is
+FP32, whatever the network computes in; differences of colours are divided by their width before
+they are squared, so that not even an engine that lowers the precision by itself overflows.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _inside(nodes: Nodes, grid: Grid, offsets: list[tuple[int, int]]) -> tuple[s
 
     def within(size: int, shifts: list[int]) -> NDArray[np.float32]:
         at = np.arange(size) + np.array(shifts)[:, None]
-        return ((at >= 0) & (at < size)).astype(np.float32)
+        return np.asarray((at >= 0) & (at < size), np.float32)
 
     rows = within(grid.height, [y for y, _ in offsets])[None, :, :, None]
     columns = within(grid.width, [x for _, x in offsets])[None, :, None, :]
