@@ -39,7 +39,7 @@ class Guided(BaseModel):
 
     def __str__(self) -> str:
         """The method and every parameter, as `parse_refine` reads them."""
-        values = ",".join(f"{k}={v:g}" for k, v in self.model_dump(exclude={"method"}).items())
+        values = ",".join(f"{k}={v:.12g}" for k, v in self.model_dump(exclude={"method"}).items())
         return f"{self.method}:{values}"
 
 

@@ -64,11 +64,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, say: Say
                 out=out,
                 ranks=ranks,
                 network=network,
-                samples=Samples(
-                    pictures,
-                    make_augmentation(config.augment, want, train_set.classes),
-                    config.seed,
-                ),
+                samples=Samples(pictures, make_augmentation(config.augment, want, train_set.classes), config.seed),
                 val=val_pictures,
                 classes=train_set.classes,
                 losses=make_losses(config.losses, balanced, ranks.device),
