@@ -12,6 +12,7 @@ from engines.cache import cache_dir
 from engines.engine import Engine
 from engines.errors import EngineUnavailableError
 from engines.model import DEFAULT, PLAN_SUFFIX, Model, find_model
+from engines.refine import Refine, describe, parse_refine, refined_card
 from engines.wrapped import wrapped_graph
 
 ENGINES = ("tensorrt", "openvino", "onnxruntime")
@@ -76,6 +77,7 @@ def load_engine(
     precision: str = "auto",
     device: str | None = None,
     batch: int = 1,
+    refine: str | Refine | None = None,
     say: Callable[[str], None] = lambda line: None,
     watch: Callable[[str, float | None], bool] = lambda phase, share: True,
 ) -> Engine:
@@ -83,8 +85,9 @@ def load_engine(
 
     `model` is a name from `streamseg models`, an .onnx or .plan file or what `find_model` found,
     `card` the file's card if that is not beside it, `device` an OpenVINO device name or, for
-    TensorRT, a GPU's number. `say` gets a line for what takes long; `watch` gets phase and share
-    of a TensorRT build and answers whether to go on. Raises EngineError.
+    TensorRT, a GPU's number. `refine` is what `--refine` takes (engines/refine.py); the engine's
+    card then says what size it takes and gives. `say` gets a line for what takes long; `watch`
+    gets phase and share of a TensorRT build and answers whether to go on. Raises EngineError.
     """
     choice = choose_engine(engine)
     if precision not in PRECISIONS:
@@ -95,6 +98,7 @@ def load_engine(
         raise EngineUnavailableError(
             f"{choice.engine} is not installed; pip install 'streamseg[{choice.engine}]'"
         )
+    wanted = parse_refine(refine) if isinstance(refine, str) else refine
     if isinstance(model, Model):
         found = model
     else:
@@ -104,25 +108,34 @@ def load_engine(
             f"{found.file} is a TensorRT plan, which {choice.engine} cannot run ({choice.why})"
         )
     if choice.engine == "tensorrt":
-        return _load_tensorrt(found, precision, device, batch, choice.why, say, watch)
-    graph = wrapped_graph(found, say=say)
+        return _load_tensorrt(found, precision, device, batch, wanted, choice.why, say, watch)
+    taken = refined_card(found.card, wanted)
+    graph = wrapped_graph(found, say=say, refine=wanted)
     if choice.engine == "openvino":
         from engines.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine(
             graph,
-            found.card,
+            taken,
             device=device or "CPU",
             precision=precision,
             batch=batch,
             why=choice.why,
             cache=cache_dir("openvino"),
+            refine=describe(wanted),
         )
     if device is not None and device != "CPU":
         raise EngineUnavailableError(f"{choice.engine} runs on the CPU only, not on {device!r}")
     from engines.onnxruntime_engine import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(graph, found.card, precision=precision, batch=batch, why=choice.why)
+    return OnnxRuntimeEngine(
+        graph,
+        taken,
+        precision=precision,
+        batch=batch,
+        why=choice.why,
+        refine=describe(wanted),
+    )
 
 
 def _load_tensorrt(
@@ -130,6 +143,7 @@ def _load_tensorrt(
     precision: str,
     device: str | None,
     batch: int,
+    refine: Refine | None,
     why: str,
     say: Callable[[str], None],
     watch: Callable[[str, float | None], bool],
@@ -140,12 +154,13 @@ def _load_tensorrt(
 
     gpu = open_device(device_number(device))
     if model.file.suffix == PLAN_SUFFIX:
-        return load_file(model.file, gpu, why)
+        return load_file(model.file, gpu, why, refine)
     options = PlanOptions.model_validate(
         {
             "precision": "fp16" if precision == "auto" else precision,
             "batch": batch,
             "batch_max": batch,
+            "refine": describe(refine),
         }
     )
     return load_kept(Order(model, options, gpu, say, watch, why=why))

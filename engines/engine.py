@@ -44,6 +44,8 @@ class EngineInfo:
     """The device's own name, for example the CPU's model."""
     why: str = ""
     """One clause: why this engine and precision."""
+    refine: str = "none"
+    """How scores are refined in the graph, with every parameter (engines/refine.py)."""
 
 
 class Pending(Protocol):

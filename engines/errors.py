@@ -19,6 +19,10 @@ class EngineUnavailableError(EngineError):
     """The engine, precision or device that was asked for does not work on this machine."""
 
 
+class RefineError(EngineError):
+    """A refinement is unknown, badly put, or needs what this model has not."""
+
+
 class PictureError(EngineError):
     """What was submitted is not uint8 (N, height, width, 3) of the engine's size."""
 

@@ -13,18 +13,24 @@ uint8 only from and to floats, and only at a network's edge.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from engines.card import Card
-from engines.errors import CardError, ModelError
+from engines.errors import CardError, ModelError, RefineError
+from engines.nodes import Chain
+from engines.refine import Refine, grid_of, refined_card
+from engines.refine_graph import assemble, refine_scores
 
 PICTURES = "streamseg_pictures"
 LABELS = "streamseg_labels"
+
+# The picture as floats, 0..255, (N, 3, H, W) RGB: what `_preprocess` makes second.
+_PICTURE = "streamseg_in_1"
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 Dims = list[int | None]  # None where a size is not known
 
@@ -51,11 +57,12 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
+def wrap(model: onnx.ModelProto, card: Card, refine: Refine | None = None) -> onnx.ModelProto:
     """A new model with the card's preprocessing around the network.
 
-    The batch stays free if the network leaves it free, height and width become the card's.
-    Raises CardError, naming what the network has, when the card does not describe it.
+    The batch stays free if the network leaves it free, height and width become the card's, or,
+    with a refinement, what `refined_card` makes of them. Raises CardError, naming what the network
+    has, when the card does not describe it, RefineError when it has no scores to refine.
     """
     inner = onnx.ModelProto()
     inner.CopyFrom(model)
@@ -76,12 +83,19 @@ def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
     batch = _fix_input(source, card)
     output = _output(inner, card)
 
-    before = _preprocess(source, card)
+    if refine is not None and output.type.tensor_type.elem_type not in _FLOATS:
+        raise RefineError(
+            f"{card.name}'s output {output.name!r} is no scores but numbers of another kind, "
+            "perhaps class ids already; --refine needs scores: name another output in the card, "
+            "or use --refine none"
+        )
+    before = _preprocess(source, card, refine)
     after = _postprocess(
         output,
         card,
         _shape(inner, output, 1 if card.output.layout == "nchw" else 3),
         max(opset, _LEAST_OPSET),
+        refine,
     )
     nodes = [*before.nodes, *graph.node, *after.nodes]
     del graph.node[:]
@@ -90,7 +104,8 @@ def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
     del graph.input[:]
     del graph.output[:]
     del graph.value_info[:]  # shapes noted for another size would contradict the fixed one
-    h, w = card.input.height, card.input.width
+    taken = refined_card(card, refine).input
+    h, w = taken.height, taken.width
     graph.input.append(_value(PICTURES, [batch, h, w, 3]))
     graph.output.append(_value(LABELS, [batch, h, w]))
     try:
@@ -98,7 +113,7 @@ def wrap(model: onnx.ModelProto, card: Card) -> onnx.ModelProto:
         inner = onnx.shape_inference.infer_shapes(inner, strict_mode=True)
     except Exception as error:  # the checker's and the inferer's errors share no base
         raise CardError(
-            f"{card.name} does not work at {h}x{w}: {_line(error)}; "
+            f"{card.name} does not work at {card.input.height}x{card.input.width}: {_line(error)}; "
             "correct the card's input height and width"
         ) from None
     return inner
@@ -194,37 +209,14 @@ def _dims(value: onnx.ValueInfoProto) -> Dims | None:
     return [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
 
 
-class _Chain:
-    """Nodes, one feeding the next, from `first` on; `end` gives the last one its name."""
-
-    def __init__(self, prefix: str, first: str) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.last = first
-        self._prefix = f"streamseg_{prefix}"
-
-    def add(self, op: str, *more: str, **attributes: Any) -> str:
-        """Appends a node that takes the last one's output first, then `more`."""
-        name = f"{self._prefix}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, [self.last, *more], [name], name=name, **attributes))
-        self.last = name
-        return name
-
-    def constant(self, name: str, values: NDArray[Any]) -> str:
-        name = f"{self._prefix}_{name}"
-        self.constants.append(numpy_helper.from_array(values, name))
-        return name
-
-    def end(self, name: str) -> None:
-        self.nodes[-1].output[0] = name
-
-
-def _preprocess(source: onnx.ValueInfoProto, card: Card) -> _Chain:
+def _preprocess(source: onnx.ValueInfoProto, card: Card, refine: Refine | None) -> Chain:
     """uint8 NHWC RGB -> the network's own input."""
     want = card.input
-    chain = _Chain("in", PICTURES)
+    chain = Chain("in", PICTURES)
     chain.add("Cast", to=TensorProto.FLOAT)
     chain.add("Transpose", perm=[0, 3, 1, 2])
+    if refine is not None:
+        _shrink(chain, card, refine)
     std = np.asarray(want.std, np.float64)
     scale = 1.0 / (255.0 * std)
     shift = (-np.asarray(want.mean, np.float64) / std).astype(np.float32)
@@ -247,7 +239,24 @@ def _preprocess(source: onnx.ValueInfoProto, card: Card) -> _Chain:
     return chain
 
 
-def _postprocess(output: onnx.ValueInfoProto, card: Card, shape: Dims | None, opset: int) -> _Chain:
+def _shrink(chain: Chain, card: Card, refine: Refine) -> None:
+    """The refinement's picture -> the network's size."""
+    if refine.scale > 1:
+        # At 2 the same as rule 1's bilinear sampling (pipeline/stages/geometry.py).
+        chain.add("AveragePool", kernel_shape=[refine.scale] * 2, strides=[refine.scale] * 2)
+    grid = grid_of(card, refine)
+    size = (card.input.height, card.input.width)
+    if (grid.height * refine.stride, grid.width * refine.stride) != size:
+        chain.last = chain.resize(chain.last, *size)
+
+
+def _postprocess(
+    output: onnx.ValueInfoProto,
+    card: Card,
+    shape: Dims | None,
+    opset: int,
+    refine: Refine | None,
+) -> Chain:
     """The network's class scores -> uint8 class ids at the card's size."""
     if shape is not None and len(shape) != 4:
         raise CardError(
@@ -262,40 +271,45 @@ def _postprocess(output: onnx.ValueInfoProto, card: Card, shape: Dims | None, op
             f"{card.name}'s output {output.name!r} has {channels} channels, but its card names "
             f"{len(card.classes)} classes; correct classes, or output in the card"
         )
-    h, w = card.input.height, card.input.width
-    chain = _Chain("out", output.name)
+    chain = Chain("out", output.name)
     if not nchw:
         chain.add("Transpose", perm=[0, 3, 1, 2])
+    grid = None if refine is None else grid_of(card, refine)
+    h, w = (card.input.height, card.input.width) if grid is None else (grid.height, grid.width)
     if shape is None or (shape[2:] if nchw else shape[1:3]) != [h, w]:
         # Networks such as SegFormer answer at a quarter of their input. Scores are interpolated,
-        # never ids: bilinear, half-pixel centres; batch and channels stay what they are.
-        scores = chain.last
-        kept = [chain.constant(n, np.array([v], np.int64)) for n, v in (("from", 0), ("to", 2))]
-        chain.add("Shape")
-        chain.add("Slice", *kept)
-        chain.add("Concat", chain.constant("size", np.array([h, w], np.int64)), axis=0)
-        sizes, chain.last = chain.last, scores
-        chain.add(
-            "Resize", "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel"
-        )
+        # never ids.
+        chain.last = chain.resize(chain.last, h, w)
     if channels is None:
         # A wrong number of channels must be an error of the runtime's: compared with the ranks of
         # the classes, a single channel would be repeated and everything be class 0.
-        size = np.array([0, len(card.classes), h, w], np.int64)
-        chain.add("Reshape", chain.constant("classes", size))
+        chain.add("Reshape", chain.integers([0, len(card.classes), h, w]))
+    kind = output.type.tensor_type.elem_type
+    if refine is not None and grid is not None:
+        if kind != TensorProto.FLOAT:
+            chain.add("Cast", to=TensorProto.FLOAT)
+            kind = TensorProto.FLOAT
+        if binary:
+            # Between two scores the higher one decides as the threshold does: 0 and the logit.
+            zero = chain.node("Mul", chain.last, chain.number(0))
+            chain.last = chain.node("Concat", zero, chain.last, axis=1)
+            binary = False
+        chain.last = refine_scores(chain, refine, grid, chain.last, _PICTURE)
     if binary:
         chain.add("Cast", to=TensorProto.FLOAT)
         chain.add("Greater", chain.constant("threshold", np.array(0.0, np.float32)))
         chain.add("Cast", to=TensorProto.FLOAT)
         chain.add("Squeeze", chain.constant("axis", np.array([1], np.int64)))
     else:
-        _argmax(chain, len(card.classes), output.type.tensor_type.elem_type, opset)
+        _argmax(chain, len(card.classes), kind, opset)
+    if grid is not None:
+        chain.last = assemble(chain, grid, chain.last)
     chain.add("Cast", to=TensorProto.UINT8)
     chain.end(LABELS)
     return chain
 
 
-def _argmax(chain: _Chain, count: int, kind: int, opset: int) -> None:
+def _argmax(chain: Chain, count: int, kind: int, opset: int) -> None:
     """The id of the highest of `count` scores, float (N, H, W); of equal ones the lowest id.
 
     ArgMax itself becomes a sort in OpenVINO (TopK) and took a third of `voc`'s time; two maxima

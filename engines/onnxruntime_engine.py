@@ -19,7 +19,14 @@ class OnnxRuntimeEngine(RingEngine):
     """A wrapped graph (engines/graph.py) in one session; one run a core at a time."""
 
     def __init__(
-        self, graph: bytes, card: Card, *, precision: str = "auto", batch: int = 1, why: str = ""
+        self,
+        graph: bytes,
+        card: Card,
+        *,
+        precision: str = "auto",
+        batch: int = 1,
+        why: str = "",
+        refine: str = "none",
     ) -> None:
         try:
             import onnxruntime as ort
@@ -57,6 +64,7 @@ class OnnxRuntimeEngine(RingEngine):
             version=ort.__version__,
             device=f"CPU ({platform.processor() or platform.machine()})",
             why=why,
+            refine=refine,
         )
         super().__init__(card, info, list(range(2 * parallel)), batch=batch, parallel=parallel)
 

@@ -65,6 +65,7 @@ class OpenVinoEngine(RingEngine):
         batch: int = 1,
         why: str = "",
         cache: Path | None = None,
+        refine: str = "none",
     ) -> None:
         core = ov.Core()
         _check_device(core, device)
@@ -103,6 +104,7 @@ class OpenVinoEngine(RingEngine):
             version=str(ov.__version__).split("-")[0],
             device=f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})".replace("  ", " "),
             why=why,
+            refine=refine,
         )
         super().__init__(card, info, requests, batch=batch, parallel=streams)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engines.cache import cache_dir, write_atomically
 from engines.model import Model
+from engines.refine import Refine, describe
 
 # What graph.py builds; part of the cache key. Raise it when a change there changes a graph.
 # It stands here because importing graph.py imports onnx, which a warm start does without.
@@ -17,19 +18,25 @@ GRAPH_REVISION = 3
 # What precision.py makes of a network, likewise.
 PRECISION_REVISION = 1
 
+# What refine_graph.py adds, likewise.
+REFINE_REVISION = 1
+
 # A cached graph begins with the sha256 of the rest.
 _DIGEST = hashlib.sha256().digest_size
 
 
 def wrapped_graph(
-    model: Model, precision: str = "fp32", say: Callable[[str], None] = lambda line: None
+    model: Model,
+    precision: str = "fp32",
+    say: Callable[[str], None] = lambda line: None,
+    refine: Refine | None = None,
 ) -> bytes:
     """The model's graph with pictures in and class ids out, from the cache when it was made before.
 
     `precision`: fp32 takes the network as its file has it, fp16 and bf16 rewrite its types.
     """
     folder = cache_dir("graphs")
-    kept = folder / f"{graph_key(model, precision)}.graph" if folder else None
+    kept = folder / f"{graph_key(model, precision, refine)}.graph" if folder else None
     if kept is not None and (known := _read_kept(kept)) is not None:
         return known
     say(f"preparing {model.card.name} (once)")
@@ -40,17 +47,17 @@ def wrapped_graph(
         from engines.precision import to_precision
 
         inner = to_precision(inner, precision)
-    data: bytes = wrap(inner, model.card).SerializeToString()
+    data: bytes = wrap(inner, model.card, refine).SerializeToString()
     if kept is not None:
         with suppress(OSError):  # a full disk costs the next start some time, not this one
             write_atomically(kept, hashlib.sha256(data).digest() + data)
     return data
 
 
-def graph_key(model: Model, precision: str = "fp32") -> str:
+def graph_key(model: Model, precision: str = "fp32", refine: Refine | None = None) -> str:
     """A sha256 of all that `wrapped_graph` depends on: the network's bytes, those of its weights
-    in files beside it, the whole card, the precision, and our own revisions. A changed card or
-    retrained weights never meet an old graph or plan.
+    in files beside it, the whole card, the precision, the refinement, and our own revisions. A
+    changed card or retrained weights never meet an old graph or plan.
     """
     network = model.file.read_bytes()
     key = hashlib.sha256(network)
@@ -60,6 +67,8 @@ def graph_key(model: Model, precision: str = "fp32") -> str:
     key.update(str(GRAPH_REVISION).encode())
     if precision != "fp32":
         key.update(f"{precision} {PRECISION_REVISION}".encode())
+    if refine is not None:
+        key.update(f"{describe(refine)} {REFINE_REVISION}".encode())
     return key.hexdigest()
 
 

@@ -41,6 +41,10 @@ def build(
     batch: Annotated[int, Opt(min=1, max=256, help="Pictures at a time, tuned for.")] = 1,
     min_batch: Annotated[int, Opt(min=1, help="The fewest pictures at a time.")] = 1,
     max_batch: Annotated[int | None, Opt(min=1, max=256, help="The most.")] = None,
+    refine: Annotated[
+        str | None,
+        Opt(help="Refine scores in the plan: guided or crf, as in `streamseg run`. TensorRT only."),
+    ] = None,
     weights: Annotated[
         str,
         Opt(
@@ -73,6 +77,7 @@ def build(
 ) -> None:
     """Make a network ready for an engine, and prove that its masks are right."""
     from engines.choose import choose_engine
+    from engines.refine import NONE, parse_refine
     from tools.progress import Printer
 
     choice = choose_engine(engine)
@@ -91,13 +96,18 @@ def build(
             "optimization": optimization,
             "hardware_compatible": hardware_compatible,
             "version_compatible": version_compatible,
+            "refine": refine or NONE,
         }
         made = _build_plan(
             found, options, device, output, say, choice.why, timing_cache, frames, allow_drift
         )
     else:
         _refuse_plan_options(
-            device=device, timing_cache=timing_cache, frames=frames, max_batch=max_batch
+            device=device,
+            timing_cache=timing_cache,
+            frames=frames,
+            max_batch=max_batch,
+            refine=refine if parse_refine(refine or NONE) else None,
         )
         made = _write_onnx(found, precision, output, choice.engine, say)
     if report is not None:

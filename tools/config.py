@@ -10,6 +10,9 @@ import typer
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from engines.errors import RefineError
+from engines.refine import parse_refine
+
 
 class RunConfig(BaseModel):
     """The options of `streamseg run` by their long names; configs/runs/ has examples."""
@@ -26,6 +29,7 @@ class RunConfig(BaseModel):
     engine: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str | None = None
+    refine: str = "none"
     overlay: float = Field(default=0.5, ge=0, le=1)
     classes: list[str] | None = Field(default=None, min_length=1)
     legend: bool = False
@@ -45,6 +49,16 @@ class RunConfig(BaseModel):
     def _one_output(cls, value: Any) -> Any:
         """One needs no list. A comma may be part of a file's name."""
         return [value] if isinstance(value, str) else value
+
+    @field_validator("refine")
+    @classmethod
+    def _known_refinement(cls, value: str) -> str:
+        """What is wrong with it shows before anything is opened."""
+        try:
+            parse_refine(value)
+        except RefineError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @field_validator("classes", mode="before")
     @classmethod

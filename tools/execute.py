@@ -13,6 +13,7 @@ import cv2
 from engines.choose import load_engine
 from engines.engine import Engine
 from engines.model import Model, find_model
+from engines.refine import NONE
 from pipeline.api import stages_for
 from pipeline.errors import PipelineError
 from pipeline.runner import Pipeline
@@ -55,6 +56,7 @@ def execute(ask: RunConfig) -> int:
                     engine=ask.engine,
                     precision=ask.precision,
                     device=ask.device,
+                    refine=ask.refine,
                     say=say.note,
                     watch=watch,
                 )
@@ -165,6 +167,8 @@ def _announce(say: Printer, source: AnySource, engine: Engine, sinks: list[Any])
         f"model   {card.name}: {card.input.height}x{card.input.width}, {len(card.classes)} classes"
     )
     say.note(f"engine  {runs.name} {runs.version}, {runs.precision} on {runs.device} ({runs.why})")
+    if runs.refine != NONE:
+        say.note(f"refine  {runs.refine}")
     for sink in sinks:
         say.note(f"output  {sink.output.path} ({sink.output.codec})")
     if not sinks:

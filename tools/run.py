@@ -61,6 +61,13 @@ def run(
         str | None,
         Opt(help="A GPU's number for TensorRT, or an OpenVINO device (`streamseg doctor`)."),
     ] = None,
+    refine: Annotated[
+        str | None,
+        Opt(
+            help="none, guided (scores enlarged under the picture) or crf (mean-field inference "
+            "before it), perhaps with parameters: crf:iterations=3. Default: none."
+        ),
+    ] = None,
     overlay: Annotated[
         float | None, Opt(help="Strength of the colours, 0 to 1. Default: 0.5.")
     ] = None,

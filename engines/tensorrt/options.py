@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
+
+from engines.refine import NONE, Refine, describe, parse_refine
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -28,6 +30,20 @@ class PlanOptions(BaseModel):
     """Runs on every GPU from Ampere on, somewhat slower."""
     version_compatible: bool = False
     """Runs with later TensorRT versions too."""
+
+    refine: str = NONE
+    """How scores are refined, with every parameter, as `describe` in engines/refine.py puts it."""
+
+    @property
+    def refinement(self) -> Refine | None:
+        """`refine`, read."""
+        return parse_refine(self.refine)
+
+    @field_validator("refine")
+    @classmethod
+    def _spelled_out(cls, value: str) -> str:
+        """Raises RefineError. Two ways to ask for the same are one plan."""
+        return describe(parse_refine(value))
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

@@ -115,12 +115,13 @@ def difference(passport: Passport, here: Host) -> str | None:
 
 def order_difference(passport: Passport, model_sha256: str, options: PlanOptions) -> str | None:
     """The first thing in which the plan is not the one that is asked for; else None."""
-    if passport.model_sha256 != model_sha256:
-        return f"model_sha256: {passport.model_sha256[:12]}, asked {model_sha256[:12]}"
+    # Options first: the model's sum holds precision and refinement too, and does not name them.
     for field in PlanOptions.model_fields:
         there, wanted = getattr(passport.options, field), getattr(options, field)
         if there != wanted:
             return f"{field}: {there}, asked {wanted}"
+    if passport.model_sha256 != model_sha256:
+        return f"model_sha256: {passport.model_sha256[:12]}, asked {model_sha256[:12]}"
     return None
 
 

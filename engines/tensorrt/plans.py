@@ -15,10 +15,12 @@ from filelock import FileLock, Timeout
 
 from engines import guard
 from engines.cache import cache_dir, write_atomically
+from engines.card import Card
 from engines.cuda.device import Device
 from engines.engine import Engine
 from engines.errors import DriftError, PlanError
 from engines.model import Model
+from engines.refine import Refine, describe, refined_card
 from engines.tensorrt.build import Watch, build_plan
 from engines.tensorrt.options import PlanOptions
 from engines.tensorrt.passport import (
@@ -55,7 +57,12 @@ class Order:
     @cached_property
     def model_sha256(self) -> str:
         """What the passport says of the model."""
-        return graph_key(self.model, self.options.precision)
+        return graph_key(self.model, self.options.precision, self.options.refinement)
+
+    @cached_property
+    def card(self) -> Card:
+        """What the plan takes: the model's card, or what a refinement makes of it."""
+        return refined_card(self.model.card, self.options.refinement)
 
 
 def load_kept(order: Order) -> TensorRtEngine:
@@ -98,11 +105,16 @@ def _obtain(order: Order) -> tuple[bytes, Passport]:
     return found
 
 
-def load_file(plan: Path, device: Device, why: str) -> TensorRtEngine:
+def load_file(plan: Path, device: Device, why: str, refine: Refine | None = None) -> TensorRtEngine:
     """The engine of a plan that a user names; raises PlanError, with the field, if it is not good
-    here.
+    here, or refines otherwise than `refine` (None: as it was built).
     """
     passport = read_passport(plan)
+    if refine is not None and passport.options.refine != describe(refine):
+        raise PlanError(
+            f"plan {plan} was built with --refine {passport.options.refine}, which is part of it; "
+            f"build another with --refine {refine}, or leave --refine out"
+        )
     found = difference(passport, host_of(device))
     if found is not None:
         raise PlanError(
@@ -117,8 +129,8 @@ def make(order: Order) -> tuple[bytes, Passport]:
 
     Raises PlanError, and DriftError where masks differ from FP32's and that is not allowed.
     """
-    card, options = order.model.card, order.options
-    graph = wrapped_graph(order.model, options.precision, order.say)
+    card, options = order.card, order.options
+    graph = wrapped_graph(order.model, options.precision, order.say, options.refinement)
     host = host_of(order.device)
     timing = order.timing_cache or _timing_cache(host.gpu, host.tensorrt)
     begun = time.perf_counter()
@@ -151,10 +163,10 @@ def save(path: Path, plan: bytes, passport: Passport) -> None:
 
 def _prove(plan: bytes, passport: Passport, order: Order) -> guard.Agreement:
     """The plan's agreement with FP32 on real frames."""
-    pictures = guard.guard_pictures(order.model.card, order.frames)
+    pictures = guard.guard_pictures(order.card, order.frames)
     with ExitStack() as engines:
         built = engines.enter_context(_open(plan, passport, order.device, order.why))
-        right = engines.enter_context(_reference(order.model, order.say))
+        right = engines.enter_context(_reference(order))
         found = guard.compare(built, right, pictures)
     order.say(f"guard: {found}")
     what = f"{passport.card.name} in {passport.options.precision}"
@@ -169,13 +181,13 @@ def _prove(plan: bytes, passport: Passport, order: Order) -> guard.Agreement:
     return found
 
 
-def _reference(model: Model, say: Say) -> Engine:
-    """The same network in FP32 on the processor, by another maker's code."""
+def _reference(order: Order) -> Engine:
+    """The same network, refined alike, in FP32 on the processor, by another maker's code."""
     from engines.choose import is_installed, load_engine
 
     name = "onnxruntime" if is_installed("onnxruntime") else "openvino"
-    say(f"comparing masks with FP32 on {name}")
-    return load_engine(model, engine=name, precision="fp32")
+    order.say(f"comparing masks with FP32 on {name}")
+    return load_engine(order.model, engine=name, precision="fp32", refine=order.options.refinement)
 
 
 def _open(plan: bytes, passport: Passport, device: Device, why: str) -> TensorRtEngine:
@@ -186,6 +198,7 @@ def _open(plan: bytes, passport: Passport, device: Device, why: str) -> TensorRt
         precision=passport.options.precision,
         host_code=passport.options.version_compatible,
         why=why,
+        refine=passport.options.refine,
     )
 
 

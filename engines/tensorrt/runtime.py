@@ -39,6 +39,7 @@ class TensorRtEngine(RingEngine):
         precision: str,
         host_code: bool = False,
         why: str = "",
+        refine: str = "none",
         slots: int = SLOTS,
     ) -> None:
         """`host_code`: the plan is version-compatible and brings code for the host, which is run.
@@ -80,6 +81,7 @@ class TensorRtEngine(RingEngine):
             version=trt.__version__,
             device=f"GPU {device.number} ({device.name})",
             why=why,
+            refine=refine,
         )
         # Runs that overlap are counted once, in `_finish`; so no division here.
         super().__init__(card, info, list(self._slots), batch=most, parallel=1)

@@ -25,7 +25,7 @@ SIZE = (24, 32)
 _SCORES = np.array([[0, 0, 0], [1, -0.5, -0.5], [-0.5, 1, -0.5], [-0.5, -0.5, 1]])
 _BIAS = np.array([0.25, 0, 0, 0])
 
-_NOTES = ("source  ", "model   ", "engine  ", "output  ", "preparing ")
+_NOTES = ("source  ", "model   ", "engine  ", "output  ", "preparing ", "refine  ")
 
 
 @dataclass(frozen=True)

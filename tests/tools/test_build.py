@@ -131,3 +131,44 @@ def test_the_engines_without_plans_want_a_name(streamseg, network):
     done = streamseg("build", network, "--engine", "openvino")
     assert done.code == 2
     assert "-o NAME.onnx" in " ".join(done.err.split())
+
+
+def test_a_refined_plan_is_another_one_that_says_what_it_is(on_gpu, network, clip, tmp_path):
+    words = ["--engine", "tensorrt", "--refine", "crf:scale=2"]
+    built = on_gpu("build", network, *words, "-o", "fine.plan", "--json", "made.json")
+    assert built.code == 0, built.err
+    passport = json.loads((tmp_path / "fine.json").read_text())
+    assert passport["options"]["refine"].startswith("crf:scale=2,stride=4,edge=5,iterations=")
+    size = (CARD.input.height * 2, CARD.input.width * 2)
+    assert (passport["card"]["input"]["height"], passport["card"]["input"]["width"]) == size
+    assert passport["guard"]["pixels"] >= 0.99  # compared with the refined FP32 masks
+    assert json.loads((tmp_path / "made.json").read_text())["options"] == passport["options"]
+
+    run = ["run", clip, "--engine", "tensorrt", "--max-frames", "3", "--report", "r.json"]
+    for refine in ([], ["--refine", "crf:scale=2"]):  # the plan's own goes without saying
+        done = on_gpu(*run, "--model", "fine.plan", *refine, "--force")
+        assert done.code == 0, done.err
+        report = json.loads((tmp_path / "r.json").read_text())
+        assert report["engine"]["refine"] == passport["options"]["refine"]
+    other = on_gpu(*run, "--model", "fine.plan", "--refine", "guided", "--force")
+    assert other.code == 1
+    assert "was built with --refine crf:scale=2" in other.err.splitlines()[-1]
+
+
+def test_each_refinement_has_a_plan_of_its_own_in_the_cache(on_gpu, network, clip):
+    words = ["run", clip, "--model", network, "--engine", "tensorrt", "--max-frames", "2"]
+    for refine, builds in (("none", True), ("guided", True), ("none", False), ("guided", False)):
+        done = on_gpu(*words, "--refine", refine)
+        assert done.code == 0, done.err
+        assert ("standin: building" in done.err) == builds
+
+
+def test_an_onnx_file_is_refined_when_it_runs_and_not_before(streamseg, network, tmp_path):
+    words = ["build", network, "--engine", "openvino", "-o", "out.onnx"]
+    refused = streamseg(*words, "--refine", "crf")
+    assert refused.code == 2
+    assert "--refine goes with --engine tensorrt" in " ".join(refused.err.split())
+    wrong = streamseg(*words, "--refine", "crf:depth=1")
+    assert wrong.code == 1
+    assert "'depth=1' is not KEY=NUMBER" in wrong.err
+    assert streamseg(*words, "--refine", "none").code == 0

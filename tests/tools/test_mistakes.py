@@ -520,3 +520,22 @@ def test_names_with_spaces_and_signs(streamseg, tmp_path, clip, colours):
     done = streamseg("run", "a clip: 100% ö'.mp4", "--model", colours, "-o", "mein Film ü.mp4")
     assert done.code == 0, done
     assert count_frames(Path(tmp_path / "mein Film ü.mp4")) == 10
+
+
+@pytest.mark.parametrize("text", ["nonsense", "crf:depth=3", "guided:scale=9"])
+def test_a_refinement_that_is_none(fails, tmp_path, text):
+    assert_usage(fails("--refine", text), "--refine", f"'{text}'")
+    path = tmp_path / "run.yaml"
+    path.write_text(f"refine: '{text}'\n")
+    assert_usage(fails("--config", path), "run.yaml", "refine", f"'{text}'")
+
+
+def test_a_network_that_gives_class_ids_is_not_refined(fails, tmp_path):
+    model = networks.red_levels()
+    model.graph.node.append(
+        onnx.helper.make_node("ArgMax", ["scores"], ["ids"], axis=1, keepdims=1)
+    )
+    ids = onnx.helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, None)
+    model.graph.output[0].CopyFrom(ids)
+    path = networks.save(tmp_path, model, networks.make_card(classes=networks.LEVELS))
+    assert_one_line(fails("--refine", "guided", model=path), "'ids'", "--refine none")

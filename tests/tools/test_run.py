@@ -470,3 +470,22 @@ def test_the_installed_script_is_the_same_program(env, tmp_path):
         pytest.skip("streamseg is not installed in this environment")
     done = call([script, "run", "nowhere.mp4"], env=env, cwd=tmp_path)
     assert (done.code, done.err) == (1, "error: no file or folder at nowhere.mp4\n")
+
+
+@pytest.mark.parametrize("text", ["guided", "guided:scale=2", "crf"])
+def test_refine_is_in_the_lines_the_report_and_the_labels(streamseg, clip, colours, tmp_path, text):
+    (tmp_path / "run.yaml").write_text(f"refine: '{text}'\n")
+    words = ["run", clip, "--model", colours, "--report", "r.json", "--mask", "m.mkv", "--force"]
+    for ask in (["--refine", text], ["--config", "run.yaml"]):
+        done = streamseg(*words, *ask)
+        assert done.code == 0, done.err
+        told = json.loads((tmp_path / "r.json").read_text())["engine"]["refine"]
+        assert told.startswith(f"{text}," if ":" in text else f"{text}:scale=1,")
+        assert f"refine  {told}" in done.notes
+        for mask in read_video(tmp_path / "m.mkv", "gray").pictures:
+            assert mask.shape == (HEIGHT, WIDTH)
+            assert [int(q) for q in quarters(mask)] == [1, 2, 3, 0]
+    plain = streamseg(*words, "--config", "run.yaml", "--refine", "none")
+    assert plain.code == 0, plain.err
+    assert json.loads((tmp_path / "r.json").read_text())["engine"]["refine"] == "none"
+    assert "refine  " not in plain.err

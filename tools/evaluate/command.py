@@ -46,6 +46,7 @@ def evaluate(
     engine: Annotated[str, Opt(help="As in `streamseg run`. Default: auto.")] = "auto",
     precision: Annotated[str, Opt(help="As in `streamseg run`. Default: auto.")] = "auto",
     device: Annotated[str | None, Opt(help="As in `streamseg run`.")] = None,
+    refine: Annotated[str, Opt(help="As in `streamseg run`. Default: none.")] = "none",
     void: Annotated[
         Literal["ignore", "error"],
         Opt(help="What pixels without a true class are: left out, or errors if labelled."),

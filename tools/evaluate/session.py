@@ -13,6 +13,7 @@ import cv2
 from engines.card import Card
 from engines.choose import load_engine
 from engines.model import find_model
+from engines.refine import NONE, parse_refine
 from pipeline.flicker import Flicker
 from pipeline.sinks.destination import check_file, check_folder, disk_errors
 from pipeline.sinks.images import write_whole
@@ -54,6 +55,7 @@ class Ask:
     engine: str
     precision: str
     device: str | None
+    refine: str
     void: Void
     json: Path | None
     figures: Path | None
@@ -76,17 +78,25 @@ def evaluate(ask: Ask) -> int:
         if ask.figures is not None:
             require_plots("--figures")
             check_folder(ask.figures, ask.force)
+        refine = parse_refine(ask.refine)
         model = find_model(ask.model, ask.card)
         truth = _truth(ask, model.card, say.note)
         match = match_classes(truth.classes, model.card.classes)
         with load_engine(
-            model, engine=ask.engine, precision=ask.precision, device=ask.device, say=say.note
+            model,
+            engine=ask.engine,
+            precision=ask.precision,
+            device=ask.device,
+            refine=refine,
+            say=say.note,
         ) as engine:
             runs = engine.info
             many = f"{truth.count} pictures" if truth.count else "nobody knows how many pictures"
             say.note(f"data    {truth.title}: {many}")
             say.note(f"model   {model.card.name}: {len(model.card.classes)} classes")
             say.note(f"engine  {runs.name} {runs.version}, {runs.precision} on {runs.device}")
+            if runs.refine != NONE:
+                say.note(f"refine  {runs.refine}")
             _announce(match, say.note)
             with interrupt.stopping(stopping.set), say.counting(truth.count, "pictures") as count:
 

@@ -259,3 +259,17 @@ def test_the_table_has_a_dash_where_there_is_no_value(capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[1].split() == ["a", "-", "-", "-", "-", "-"]
     assert "void   100.00% of the pixels" in out
+
+
+@pytest.mark.parametrize("text", ["guided", "crf"])
+def test_refined_labels_are_scored_and_the_figures_say_so(evaluate, data, text):
+    done, found = evaluate(data, "--layout", "pairs", "--split", "val", "--refine", text)
+    assert found["engine"]["refine"].startswith(f"{text}:scale=1,")
+    assert f"refine  {found['engine']['refine']}" in done.err
+    # A score is of a cell of 4 x 4 pixels now, so that small areas are not all right.
+    assert 0.3 < found["miou"] < 1
+
+
+def test_a_refinement_that_is_none_is_told_before_anything_is_read(evaluate):
+    done, _ = evaluate("nowhere", "--layout", "pairs", "--refine", "sharp", code=1)
+    assert "error: refine 'sharp' is unknown; allowed: none, guided, crf" in done.err
