@@ -119,6 +119,39 @@ def wrap(model: onnx.ModelProto, card: Card, refine: Refine | None = None) -> on
     return inner
 
 
+def at_card_size(model: onnx.ModelProto, card: Card) -> tuple[onnx.ModelProto, onnx.ValueInfoProto]:
+    """A copy of the network that takes one picture at a time, at the card's size, and its input.
+
+    Raises CardError where the card does not describe that input.
+    """
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    _widen_weights(fixed.graph)
+    source = _input(fixed, card)
+    _fix_input(source, card)
+    source.type.tensor_type.shape.dim[0].dim_value = 1
+    del fixed.graph.value_info[:]  # shapes noted for another size would contradict the fixed one
+    for output in fixed.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return fixed, source
+
+
+def normalizer(source: onnx.ValueInfoProto, card: Card) -> onnx.ModelProto:
+    """What `wrap` puts before a network, alone: uint8 (1, H, W, 3) RGB -> the input `source`."""
+    chain = _preprocess(source, card, None)
+    want = card.input
+    graph = helper.make_graph(
+        chain.nodes,
+        "normalizer",
+        [_value(PICTURES, [1, want.height, want.width, 3])],
+        [source],
+        chain.constants,
+    )
+    opsets = [helper.make_opsetid("", _LEAST_OPSET)]
+    # The version that came with this opset: onnx's newest is not read by every runtime.
+    return helper.make_model(graph, opset_imports=opsets, ir_version=7)
+
+
 def _widen_weights(graph: onnx.GraphProto) -> None:
     """Weights that the file keeps in FP16, with a Cast to FP32 each, become FP32 weights: not every
     engine takes a computed tensor for a convolution's weights.
