@@ -194,7 +194,7 @@ class _Quantizer:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Gives every node a name of its own: the quantizer knows nodes by name, and takes all that have
+    """Gives every node a name of its own: the quantizer knows them by name, and takes all that have
     none for one.
     """
     seen: set[str] = set()
