@@ -11,7 +11,7 @@ when `export_onnx` is called.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -36,23 +36,34 @@ ShapeRange = tuple[str, int, int]
 
 
 def export_onnx(
-    module: Any, path: Path, *, size: tuple[int, int], dynamic: bool = True, half: bool = False
+    module: Any,
+    path: Path,
+    *,
+    size: tuple[int, int],
+    dynamic: bool | Literal["batch"] = True,
+    half: bool = False,
 ) -> None:
     """Write `module` as ONNX: `input` (N, 3, H, W) float32 -> `logits` (N, classes, H, W) float32.
 
     module: a torch.nn.Module from one such tensor to one such tensor; put in evaluation mode.
     size: (H, W) in pixels to trace with.
-    dynamic: batch, height and width stay free (the card chooses); else they are (1, *size).
+    dynamic: batch, height and width stay free (the card chooses); "batch": the batch alone, which
+        writes every network, smaller and sooner; False: they are (1, *size).
     half: the file holds the weights in FP16, half its size; what is computed with them is FP32.
 
-    The same module and the same versions of torch, onnx and onnxscript give the same bytes.
+    A network that pools to a grid has no form with a free size: its height and width are `size`
+    even so. The same module and the same versions of torch, onnx and onnxscript give the same
+    bytes.
     Raises ModelError where the network has no form in OPSET.
     """
     import torch
 
+    if dynamic is True and pools_to_grid(module):
+        dynamic = "batch"
     # torch takes a batch of 1 for a constant, so a free one is traced with 2.
     picture = torch.zeros(2 if dynamic else 1, 3, *size)
     free = torch.export.Dim.DYNAMIC
+    axes = {True: (0, 2, 3), "batch": (0,), False: ()}[dynamic]
     program: Any = torch.onnx.export(
         module.eval(),
         (picture,),
@@ -60,13 +71,26 @@ def export_onnx(
         output_names=[OUTPUT],
         opset_version=TORCH_OPSET,
         dynamo=True,
-        dynamic_shapes=({0: free, 2: free, 3: free},) if dynamic else None,
+        dynamic_shapes=(dict.fromkeys(axes, free),) if axes else None,
         verbose=False,
     )
     lowered = lower(program.model_proto)
     if half:
         halve_weights(lowered)
     path.write_bytes(lowered.SerializeToString(deterministic=True))
+
+
+def pools_to_grid(module: Any) -> bool:
+    """Whether a layer averages a picture of any size to a grid of more than one cell.
+
+    torch writes such a pooling with the cells' borders of the traced size as constants: at another
+    size the file would answer wrongly, or fail.
+    """
+    import torch
+
+    pools = (torch.nn.AdaptiveAvgPool2d, torch.nn.AdaptiveMaxPool2d)
+    found = (layer.output_size for layer in module.modules() if isinstance(layer, pools))
+    return any(size not in (1, (1, 1), [1, 1]) for size in found)
 
 
 def lower(model: ModelProto) -> ModelProto:
