@@ -49,6 +49,8 @@ class Ask:
     every: int
     model: str
     card: Path | None
+    weights: str | None
+    size: tuple[int, int] | None
     engine: str
     precision: str
     device: str | None
@@ -74,7 +76,7 @@ def evaluate(ask: Ask) -> int:
         if ask.figures is not None:
             require_plots("--figures")
             check_folder(ask.figures, ask.force)
-        model = find_model(ask.model, ask.card)
+        model = find_model(ask.model, ask.card, say.note, weights=ask.weights, size=ask.size)
         truth = _truth(ask, model.card, say.note)
         match = match_classes(truth.classes, model.card.classes)
         with load_engine(
