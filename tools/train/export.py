@@ -87,6 +87,6 @@ def _compare(network: nn.Module, model: Model, val: Pictures) -> None:
             pixels += answered.size
     if different > _MAY_DIFFER * pixels:
         raise TrainError(
-            f"{model.onnx} does not answer as the network does: {different / pixels:.1%} of the "
+            f"{model.file} does not answer as the network does: {different / pixels:.1%} of the "
             "pixels differ; it is not to be used"
         )
