@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -51,32 +50,30 @@ def _parameters(model: ModelProto) -> int:
 
 
 def _macs(model: ModelProto, taken: tuple[int, ...]) -> int | None:
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
-    weights = {tensor.name for tensor in fixed.graph.initializer}
-    source = next(i for i in fixed.graph.input if i.name not in weights)
-    dims = source.type.tensor_type.shape.dim
-    if len(dims) != len(taken):
-        return None
-    for dim, length in zip(dims, taken, strict=True):
-        dim.dim_value = length
-    # Noted for free sizes, they would stand before what follows from this one.
-    del fixed.graph.value_info[:]
-    for output in fixed.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-    except onnx.shape_inference.InferenceError:
-        return None
-    shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
-    graph = inferred.graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        shape = value.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in shape):
-            shapes[value.name] = tuple(dim.dim_value for dim in shape)
-    counts = [_node_macs(node, shapes) for node in graph.node]
+    shapes = _shapes(model, taken)
+    counts = [_node_macs(node, shapes) for node in model.graph.node]
     known = [each for each in counts if each is not None]
     return sum(known) if len(known) == len(counts) else None
+
+
+def _shapes(model: ModelProto, taken: tuple[int, ...]) -> Shapes:
+    """Of all values whose shape follows from the input's, by OpenVINO: onnx's own inference does
+    not follow sizes through a division, by which networks compute what half a picture is.
+    """
+    import openvino
+
+    shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    try:
+        network = openvino.Core().read_model(model.SerializeToString())
+        network.reshape({network.inputs[0]: openvino.PartialShape(list(taken))})
+    except RuntimeError:  # an operator that it does not know, or a size that does not suit
+        return shapes
+    for node in network.get_ops():
+        for result in node.outputs():
+            shape = result.get_partial_shape()
+            if shape.is_static:
+                shapes.update(dict.fromkeys(result.get_names(), tuple(shape.to_shape())))
+    return shapes
 
 
 def _node_macs(node: NodeProto, shapes: Shapes) -> int | None:

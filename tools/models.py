@@ -108,7 +108,8 @@ def _print_one(entry: Entry) -> None:
     names = "as many as the weights have" if entry.classes is None else ", ".join(entry.classes)
     count = "" if entry.classes is None else f"{len(entry.classes)}: "
     millions, billions = _figures(entry)
-    print(f"{entry.name}{' (default)' if entry.default else ''}: {entry.description}")
+    about = f": {entry.description}" if entry.description else ""
+    print(f"{entry.name}{' (default)' if entry.default else ''}{about}")
     print(f"  input    {want['height']}x{want['width']} {want['color']}")
     print(f"  classes  {count}{names}")
     print(f"  size     {millions} M parameters, {billions} G multiply-adds a picture")

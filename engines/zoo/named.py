@@ -7,8 +7,10 @@ segmentation-models-pytorch's (`unet/resnet34`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engines.card import Card
 from engines.errors import CardError, ModelError
@@ -30,6 +32,21 @@ def is_named(name: str) -> bool:
     return looks_so and path.suffix.lower() not in MODEL_FILES and not path.is_file()
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What a name, its weights and a card come to, before anything is made."""
+
+    card: Card
+    stem: str
+    """Of the file in the cache: all that tells one network from another."""
+    make: Callable[[], Any]
+    """Gives the torch.nn.Module."""
+    size: tuple[int, int]
+    """(H, W) that the exporter traces with."""
+    dynamic: bool | Literal["batch"]
+    """What stays free in the file, as export_onnx has it."""
+
+
 def named_model(
     name: str,
     weights: str | None = None,
@@ -37,7 +54,24 @@ def named_model(
     card: Card | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Model:
-    """The network as an ONNX file in the user's cache, made first if it is not there.
+    """The network as an ONNX file in the user's cache, made first if it is not there; arguments as
+    for `recipe`.
+
+    A second start needs neither torch nor the library. Raises ModelError, CardError,
+    EngineUnavailableError.
+    """
+    found = recipe(name, weights, size, card)
+    path = keep_onnx(found.stem, found.make, size=found.size, dynamic=found.dynamic, say=say)
+    return Model(found.card, path)
+
+
+def recipe(
+    name: str,
+    weights: str | None = None,
+    size: tuple[int, int] | None = None,
+    card: Card | None = None,
+) -> Recipe:
+    """How the network of this name is made.
 
     weights: `official` (torchvision's, its default), `random` (seeded, for measuring speed), or the
         path of a state dict that torch saved; the number of classes is read from the file.
@@ -46,20 +80,22 @@ def named_model(
         where there are as many, `background` and `foreground` for a single output channel, else
         `class0` and so on.
 
-    A second start needs neither torch nor the library. Raises ModelError, CardError,
-    EngineUnavailableError.
+    Raises ModelError, CardError.
     """
     ours = name in torchvision.NETWORKS
-    if weights is None:
-        weights = "official" if ours else _refuse_without(name)
-    if weights == "official":
-        if not ours:
-            _refuse_without(name)
-        if card is not None:
-            raise CardError(
-                f"{name}'s official weights have a card of their own; --card goes with --weights "
-                "FILE or an ONNX file"
-            )
+    if weights is None and ours:
+        weights = "official"
+    if weights is None or (weights == "official" and not ours):
+        raise ModelError(
+            f"{name} has no official weights: segmentation-models-pytorch has those of encoders "
+            "only; give --weights FILE, a state dict of your training, or --weights random to "
+            "measure speed"
+        )
+    if weights == "official" and card is not None:
+        raise CardError(
+            f"{name}'s official weights have a card of their own; --card goes with --weights FILE "
+            "or an ONNX file"
+        )
     digest = weights_digest(name, weights)
     if size is None:
         usual = torchvision.SIZE if ours else smp.SIZE
@@ -67,33 +103,22 @@ def named_model(
     # SMP's are written for one size each: not all have a form with a free one.
     fixed = None if ours else size
     channels = _channels(name, weights, digest, card, fixed)
-    titled = "random" if weights == "random" else Path(weights).name
-    if card is None:
-        classes = _class_names(channels, ours)
-        make_card = torchvision.torchvision_card if ours else smp.smp_card
-        card = make_card(name, size, titled, classes)
+    titled = weights if weights in ("official", "random") else Path(weights).name
+    if card is not None:
+        card = _own_card(card, channels, size, titled)
     else:
-        card = _own_card(card, channels, size, titled, weights)
-
-    def make() -> Any:
-        if ours:
-            return torchvision.make_torchvision(name, channels, weights)
-        return smp.make_whole(name, channels, weights, size)
-
-    path = keep_onnx(
+        make_card = torchvision.torchvision_card if ours else smp.smp_card
+        card = make_card(name, size, titled, _class_names(channels, ours))
+    if ours:
+        make = partial(torchvision.make_torchvision, name, channels, weights)
+    else:
+        make = partial(smp.make_whole, name, channels, weights, size)
+    return Recipe(
+        card,
         kept_stem(name, digest, channels, fixed),
         make,
-        size=torchvision.TRACE_SIZE if ours else size,
-        dynamic=True if ours else "batch",
-        say=say,
-    )
-    return Model(card, path)
-
-
-def _refuse_without(name: str) -> str:
-    raise ModelError(
-        f"{name} has no official weights: segmentation-models-pytorch has those of encoders only; "
-        "give --weights FILE, a state dict of your training, or --weights random to measure speed"
+        torchvision.TRACE_SIZE if ours else size,
+        True if ours else "batch",
     )
 
 
@@ -124,11 +149,11 @@ def _class_names(channels: int, ours: bool) -> tuple[str, ...]:
     return tuple(f"class{index}" for index in range(channels))
 
 
-def _own_card(card: Card, channels: int, size: tuple[int, int], titled: str, weights: str) -> Card:
+def _own_card(card: Card, channels: int, size: tuple[int, int], titled: str) -> Card:
     """The user's card at this size; its sum, if it has one, is of another file."""
     if len(card.classes) != channels and not (channels == 1 and len(card.classes) == 2):
         raise CardError(
-            f"{weights} is for {channels} classes, but the card {card.name!r} names "
+            f"{titled} is for {channels} classes, but the card {card.name!r} names "
             f"{len(card.classes)}; correct the card's classes"
         )
     height, width = size

@@ -27,8 +27,8 @@ ARCHITECTURES = (
 )  # fmt: skip
 # What the names of the last layers begin with.
 HEAD = "segmentation_head."
-# ImageNet's mean and standard deviation, RGB on the 0..1 scale: what SMP's own encoder weights were
-# trained with, save a few (smp.encoders.get_preprocessing_params); a card says otherwise.
+# ImageNet's mean and standard deviation, RGB on the 0..1 scale: what `streamseg train` takes by
+# itself. A card says where a network was trained otherwise.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Where neither --size nor a card says: a multiple of every stride.
 SIZE = (512, 512)

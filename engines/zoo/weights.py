@@ -73,17 +73,17 @@ def load_network(network: Any, path: Path, head: str, name: str) -> None:
 
     state = network_state(path, head)
     wanted = network.state_dict()
-    for key, value in wanted.items():
-        if key in state and state[key].shape != value.shape:
-            theirs, ours = tuple(state[key].shape), tuple(value.shape)
-            fault = f"size mismatch, {key} is {theirs} and not {ours}"
-            raise ModelError(f"{path} is not for {name}: {fault}")
     # Only training counts its steps there.
     missing = (k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
     unknown = (key for key in state if key not in wanted)
     for keys, fault in ((missing, "missing"), (unknown, "unknown")):
         if (key := next(keys, None)) is not None:
             raise ModelError(f"{path} is not for {name}: {key} is {fault}")
+    for key, value in wanted.items():
+        if key in state and state[key].shape != value.shape:
+            theirs, ours = tuple(state[key].shape), tuple(value.shape)
+            fault = f"size mismatch, {key} is {theirs} and not {ours}"
+            raise ModelError(f"{path} is not for {name}: {fault}")
     # SMP's own load_state_dict drops what does not fit; the module's does not.
     torch.nn.Module.load_state_dict(network, state, strict=False)
 
