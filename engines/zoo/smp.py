@@ -112,7 +112,10 @@ def make_whole(name: str, classes: int, weights: str, size: tuple[int, int]) -> 
     weights: `random` (seeded, for measuring speed), or the path of a state dict.
     size: (H, W) in pixels. Raises ModelError where weights or size do not suit the network.
     """
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise ModelError("torch is missing; pip install 'streamseg[models]'") from None
 
     architecture, encoder = split_name(name) or ("", "")
     with torch.random.fork_rng(devices=[]):

@@ -97,6 +97,7 @@ def test_random_weights_are_the_same_every_time():
         ("pspnet/resnet18", (64, 60), "multiples of 8, not 64x60; near it: 64x64"),
         ("fpn/resnet18", (10, 64), "near it: 32x64"),
         ("pan/resnet18", (32, 32), "pan/resnet18 does not take 32x32: "),
+        ("dpt/resnet18", (64, 64), "DPT on resnet18 cannot be made: Only Timm encoders"),
     ],
 )
 def test_a_size_that_does_not_suit_is_one_line(name, size, says):
