@@ -73,7 +73,7 @@ $(VENV)/.installed-dev: pyproject.toml setup.cfg tests/constraints.txt | $(VENV)
 # torch is a gigabyte: only the whole suite needs it.
 $(VENV)/.installed-models: pyproject.toml setup.cfg tests/constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -c tests/constraints.txt \
-	    -e ".[dev,models]"
+	    -e ".[dev,train]" torchmetrics
 	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
 
 $(STUBS)/.installed: Makefile | $(VENV)/bin/python

@@ -20,6 +20,7 @@ import openvino.properties.hint as hints
 from engines.card import Card
 from engines.engine import EngineInfo, Labels, Pictures, RingEngine
 from engines.errors import EngineUnavailableError, ModelError
+from engines.openvino_precision import faster_precision
 
 PRECISIONS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}
 _NAMES = {kind: name for name, kind in PRECISIONS.items()}
@@ -40,9 +41,11 @@ def available_precisions(device: str = "CPU") -> list[str]:
 
 
 def default_precision(device: str = "CPU") -> str:
-    """What the device computes in when nobody asks for anything else."""
+    """What the device computes in when nobody asks for anything else, for people."""
     kind = ov.Core().get_property(device, hints.inference_precision())
-    return _NAMES.get(kind, str(kind))
+    own = _NAMES.get(kind, str(kind))
+    tried = device.startswith("CPU") and own != "fp32"
+    return f"fp32 or {own}, in which the model runs faster" if tried else own
 
 
 class OpenVinoEngine(RingEngine):
@@ -83,6 +86,9 @@ class OpenVinoEngine(RingEngine):
                     f"1..{batch}; export it with a free batch, or ask for batch 1"
                 )
             model.reshape(ov.PartialShape([size, h, w, 3]))
+            if precision == "auto":
+                chosen = faster_precision(core, model, device, settings, cache)
+                settings[hints.inference_precision()] = chosen
             self._compiled = core.compile_model(model, device, settings)
         except RuntimeError as error:
             raise ModelError(

@@ -97,13 +97,18 @@ def make_torchvision(name: str, classes: int = 21, weights: str = "official") ->
         torch.manual_seed(SEED)
         network = build(weights=None, weights_backbone=None, num_classes=classes)
     if weights == "official":
-        network.load_state_dict(_official(segmentation, name), strict=False)
+        network.load_state_dict(official_state(name), strict=False)
     elif weights != "random":
         load_network(network, Path(weights), HEAD, name)
     return Scores(network).eval()
 
 
-def _official(segmentation: Any, name: str) -> dict[str, Any]:
+def official_state(name: str) -> dict[str, Any]:
+    """The tensors of one of NETWORKS as torchvision publishes them, without the auxiliary head's;
+    torchvision fetches them once. Raises ModelError where it cannot.
+    """
+    from torchvision.models import segmentation
+
     enum = getattr(segmentation, NETWORKS[name]).DEFAULT
     try:
         state: dict[str, Any] = enum.get_state_dict(progress=True, check_hash=True)

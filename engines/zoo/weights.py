@@ -88,6 +88,24 @@ def load_network(network: Any, path: Path, head: str, name: str) -> None:
     torch.nn.Module.load_state_dict(network, state, strict=False)
 
 
+def start_from(network: Any, state: dict[str, Any], where: str) -> None:
+    """Puts into a network with a `backbone` what another training knew, in place.
+
+    state: of the same network, whose head may be for other classes and then begins anew; or of the
+    classifier that the backbone was made of. Raises ModelError, naming the first tensor of the
+    backbone that is missing or does not match.
+    """
+    if not any(name.startswith("backbone.") for name in state):
+        state = {f"backbone.{name}": value for name, value in state.items()}
+    wanted = network.state_dict()
+    fits = {n: v for n, v in state.items() if n in wanted and v.shape == wanted[n].shape}
+    missing = [n for n in wanted if n.startswith("backbone.") and n not in fits]
+    if missing:
+        what = "has another shape" if missing[0] in state else "is missing"
+        raise ModelError(f"{where}: {missing[0]} {what}; the weights are of another network")
+    network.load_state_dict(fits, strict=False)
+
+
 def load_encoder(encoder: Any, path: Path) -> None:
     """Puts a classifier's weights file into an encoder, in place.
 

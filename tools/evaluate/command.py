@@ -14,13 +14,17 @@ streamseg evaluate VOCdevkit --layout voc --split val --json voc.json
 streamseg evaluate labelled/ --layout pairs --split val --model my.onnx --figures figures/
 
 streamseg evaluate street.mp4 --labels labels/ --every 30 --model my.onnx
+
+streamseg evaluate street.mp4 --flicker --model my.onnx
 """
 
 Opt = typer.Option
 
 
 def evaluate(
-    data: Annotated[str, typer.Argument(help="A data set's folder, or a video with --labels.")],
+    data: Annotated[
+        str, typer.Argument(help="A data set's folder, or a video with --labels or --flicker.")
+    ],
     layout: Annotated[
         Literal["pairs", "voc", "cityscapes", "camvid"] | None,
         Opt(help="How the data set is laid out; docs/evaluate.md shows each."),
@@ -30,6 +34,9 @@ def evaluate(
         Path | None, Opt(help="Folder of masks for a video's frames 0, every, 2 every, ...")
     ] = None,
     every: Annotated[int, Opt(min=1, help="With --labels: each how-manieth frame has one.")] = 1,
+    flicker: Annotated[
+        bool, Opt("--flicker", help="Of a video: how much labels change without motion.")
+    ] = False,
     model: Annotated[
         str, Opt(help="A name from `streamseg models`, or an .onnx file. Default: voc.")
     ] = "voc",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.engine import Engine, Pending
+from pipeline.flicker import Flicker
 from pipeline.frame import Image
 from pipeline.stages.geometry import LabelScaler, to_network
 from tools.evaluate.boundary import BoundaryScores
@@ -46,6 +47,7 @@ class Measured:
     left_out: int
     """Pixels of classes that the model has not."""
     pictures: int
+    """Those with a truth."""
     fps: float
     worst: list[Shown]
 
@@ -57,18 +59,26 @@ def measure(
     void: Void,
     *,
     worst: int = 0,
+    flicker: Flicker | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Compares every picture at its own size; keeps the `worst` so many. `tick` may raise to stop.
 
-    The rate is that of the network alone, at full load: pictures a second of the engine's time.
+    `flicker` is shown every picture, whether it has a truth or not. The rate is that of the network
+    alone, at full load: pictures a second of the engine's time.
     """
     total = Confusion(len(truth.classes) or len(match.classes), len(engine.card.classes))
     borders = BoundaryScores(len(match.classes))
     kept: list[Shown] = []
-    pictures, busy = 0, engine.busy_s
+    pictures = seen = 0
+    busy = engine.busy_s
     for (name, image, true), labels in predict(engine, truth.read()):
         tick()
+        seen += 1
+        if flicker is not None:
+            flicker.add(image, labels)
+        if true is None:
+            continue
         one = Confusion(total.counts.shape[0] - 1, total.counts.shape[1])
         one.add(true, labels)
         total.counts += one.counts
@@ -89,7 +99,7 @@ def measure(
         counts=counts,
         left_out=int(total.counts.sum() - counts.sum()),
         pictures=pictures,
-        fps=pictures / busy if busy else 0.0,
+        fps=seen / busy if busy else 0.0,
         worst=sorted(kept, reverse=True),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engines.engine import Engine
+from pipeline.flicker import Flicker
 from tools.evaluate.boundary import TOLERANCE
 from tools.evaluate.match import Match
 from tools.evaluate.measure import Measured
@@ -21,7 +22,12 @@ VOID_MEANS = {
 
 
 def make_report(
-    truth: Truth, engine: Engine, match: Match, measured: Measured, void: Void
+    truth: Truth,
+    engine: Engine,
+    match: Match,
+    measured: Measured,
+    void: Void,
+    flicker: Flicker | None = None,
 ) -> dict[str, Any]:
     """The figures as JSON's types; what has no value is null. docs/evaluate.md explains each."""
     card, found = engine.card, measured.scores
@@ -61,8 +67,13 @@ def make_report(
         "mean_dice": _number(mean(found.dice)),
         "boundary_f": _number(mean(measured.boundary_f)),
         "fps": round(measured.fps, 3),
+        "flicker": _flicker(flicker) if flicker is not None else None,
         "classes": classes,
     }
+
+
+def _flicker(flicker: Flicker) -> dict[str, Any]:
+    return {"score": _number(flicker.score), "pairs": flicker.pairs, "cuts": flicker.cuts}
 
 
 def print_table(report: dict[str, Any]) -> None:
@@ -82,7 +93,8 @@ def print_table(report: dict[str, Any]) -> None:
     means = (report[key] for key in ("miou", "mean_dice", "mean_accuracy", "boundary_f"))
     table.add_row("mean", *map(_percent, means), "", style="bold")
     console = Console(highlight=False)
-    console.print(table)
+    if report["pictures"]:
+        console.print(table)
     for line in summary(report):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -90,10 +102,14 @@ def print_table(report: dict[str, Any]) -> None:
 def summary(report: dict[str, Any]) -> Iterator[str]:
     """What the table does not say."""
     pixels, void = report["pixels"], report["void"]
-    everything = sum(pixels.values())
-    share = pixels["void"] / everything if everything else 0.0
-    yield f"pixel accuracy {_percent(report['pixel_accuracy'])}"
-    yield f"void   {share:.2%} of the pixels; {void['means']} (--void {void['rule']})"
+    if everything := sum(pixels.values()):
+        share = pixels["void"] / everything
+        yield f"pixel accuracy {_percent(report['pixel_accuracy'])}"
+        yield f"void   {share:.2%} of the pixels; {void['means']} (--void {void['rule']})"
+    if flicker := report["flicker"]:
+        cuts = f"; {flicker['cuts']} cuts left out" if flicker["cuts"] else ""
+        score = _percent(flicker["score"])
+        yield f"flicker {score}% of the pixels change their class without motion, a frame{cuts}"
     yield f"speed  {report['fps']:.1f} pictures/s: the network alone, at full load"
 
 

@@ -13,6 +13,7 @@ import cv2
 from engines.card import Card
 from engines.choose import load_engine
 from engines.model import find_model
+from pipeline.flicker import Flicker
 from pipeline.sinks.destination import check_file, check_folder, disk_errors
 from pipeline.sinks.images import write_whole
 from tools.data.labelled import limit_ids
@@ -29,7 +30,7 @@ from tools.evaluate.match import Match, match_classes
 from tools.evaluate.measure import measure
 from tools.evaluate.metrics import Void
 from tools.evaluate.report import make_report, print_table
-from tools.evaluate.truth import Truth, from_pictures, from_video
+from tools.evaluate.truth import Truth, from_pictures, from_video, without_labels
 from tools.interrupt import interruptible
 from tools.plots import require_plots
 from tools.progress import Printer
@@ -47,6 +48,7 @@ class Ask:
     split: str | None
     labels: Path | None
     every: int
+    flicker: bool
     model: str
     card: Path | None
     weights: str | None
@@ -83,7 +85,8 @@ def evaluate(ask: Ask) -> int:
             model, engine=ask.engine, precision=ask.precision, device=ask.device, say=say.note
         ) as engine:
             runs = engine.info
-            say.note(f"data    {truth.title}: {truth.count} pictures")
+            many = f"{truth.count} pictures" if truth.count else "nobody knows how many pictures"
+            say.note(f"data    {truth.title}: {many}")
             say.note(f"model   {model.card.name}: {len(model.card.classes)} classes")
             say.note(f"engine  {runs.name} {runs.version}, {runs.precision} on {runs.device}")
             _announce(match, say.note)
@@ -96,11 +99,14 @@ def evaluate(ask: Ask) -> int:
 
                 try:
                     wanted = _WORST if ask.figures is not None else 0
-                    found = measure(engine, truth, match, ask.void, worst=wanted, tick=tick)
+                    flicker = Flicker() if ask.flicker else None
+                    found = measure(
+                        engine, truth, match, ask.void, worst=wanted, flicker=flicker, tick=tick
+                    )
                 except _StoppedError:
                     say.note("stopped; nothing is written")
                     return 130
-            report = make_report(truth, engine, match, found, ask.void)
+            report = make_report(truth, engine, match, found, ask.void, flicker)
     if not ask.quiet:
         print_table(report)
     if ask.json is not None:
@@ -118,8 +124,12 @@ def evaluate(ask: Ask) -> int:
 
 
 def _truth(ask: Ask, card: Card, note: Callable[[str], None]) -> Truth:
+    if ask.flicker and ask.layout is not None:
+        raise ToolError("--flicker is of a video's frames; a data set's pictures do not follow")
     if ask.labels is not None:
-        return from_video(ask.data, ask.labels, ask.every, len(card.classes))
+        return from_video(ask.data, ask.labels, ask.every, len(card.classes), whole=ask.flicker)
+    if ask.flicker:
+        return without_labels(ask.data)
     if ask.layout is None:
         raise ToolError(
             f"how {ask.data} is laid out is not said; name a --layout, or the --labels of a video"

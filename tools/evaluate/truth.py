@@ -15,8 +15,10 @@ from tools.data.layouts import class_names
 from tools.data.survey import Pictures
 from tools.errors import DataError
 
-Labelled = tuple[str, Image, Image]
-"""A name, a picture, uint8 (H, W, 3) RGB, and its true ids, uint8 (H, W) with VOID."""
+Labelled = tuple[str, Image, Image | None]
+"""A name, a picture, uint8 (H, W, 3) RGB, and its true ids, uint8 (H, W) with VOID; no ids for a
+frame of a video that nobody has labelled.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Truth:
     classes: tuple[str, ...]
     palette: str
     count: int
+    """Pictures; 0 where nobody knows."""
     read: Callable[[], Iterator[Labelled]]
 
 
@@ -41,10 +44,11 @@ def from_pictures(pictures: Pictures) -> Truth:
     return Truth(dataset.title, dataset.classes, dataset.palette, len(pictures), read)
 
 
-def from_video(video: str, folder: Path, every: int, classes: int) -> Truth:
+def from_video(video: str, folder: Path, every: int, classes: int, whole: bool = False) -> Truth:
     """Of a video's frames 0, every, 2 every, ..., labelled by the masks in a folder, in natural
-    order. Where the folder has no classes.txt, ids are below `classes`. Raises DataError where the
-    video has fewer frames than the masks need.
+    order; with `whole` also the frames between and behind them, without labels. Where the folder
+    has no classes.txt, ids are below `classes`. Raises DataError where the video has fewer frames
+    than the masks need.
     """
     if not folder.is_dir():
         raise DataError(f"no folder of labels at {folder}")
@@ -56,11 +60,13 @@ def from_video(video: str, folder: Path, every: int, classes: int) -> Truth:
 
     def read() -> Iterator[Labelled]:
         last = (len(masks) - 1) * every
-        source = open_source(video, max_frames=last + 1)
+        source = open_source(video, max_frames=None if whole else last + 1)
         seen = 0
         with closing(source):
             for frame in source.frames():
-                if frame.index % every:
+                if frame.index % every or seen == len(masks):
+                    if whole:
+                        yield f"frame {frame.index}", frame.image, None
                     continue
                 mask = masks[seen]
                 seen += 1
@@ -75,4 +81,22 @@ def from_video(video: str, folder: Path, every: int, classes: int) -> Truth:
                 "--every that the labels were made with"
             )
 
-    return Truth(dataset.title, names, dataset.palette, len(masks), read)
+    count = (_frames(video) or 0) if whole else len(masks)
+    return Truth(dataset.title, names, dataset.palette, count, read)
+
+
+def without_labels(video: str) -> Truth:
+    """Of all frames of a video, or of a folder's pictures, which nobody has labelled."""
+
+    def read() -> Iterator[Labelled]:
+        source = open_source(video)
+        with closing(source):
+            for frame in source.frames():
+                yield f"frame {frame.index}", frame.image, None
+
+    return Truth(video, (), "voc", _frames(video) or 0, read)
+
+
+def _frames(video: str) -> int | None:
+    with closing(open_source(video)) as source:
+        return source.info.frames

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from engines.cache import write_atomically
 from pipeline.sinks.destination import disk_errors
@@ -54,16 +55,28 @@ def save_checkpoint(folder: Path, config: TrainConfig, checkpoint: Checkpoint) -
         write_atomically(folder / NAME, data.getvalue())
 
 
+def start_weights(network: nn.Module, path: Path) -> None:
+    """Puts the best weights of an earlier training's checkpoint into a network, in place; raises
+    TrainError where there are none or they are of another network.
+    """
+    content = _read(path)
+    best = content.get("best") if content.get("format") == _FORMAT else None
+    if not best:
+        raise TrainError(f"start: {path} is not a checkpoint of this version with a best epoch")
+    wanted = network.state_dict()
+    for name in [*wanted, *best]:
+        if name not in best or name not in wanted or best[name].shape != wanted[name].shape:
+            raise TrainError(f"start: {path} is of another network: {name} does not match")
+    network.load_state_dict(best)
+
+
 def load_checkpoint(folder: Path, config: TrainConfig) -> Checkpoint:
     """The folder's checkpoint; raises TrainError when there is none or it is of another config."""
     path = folder / NAME
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise TrainError(f"no checkpoint at {path}; leave out --resume to begin") from None
-    except Exception as error:  # zipfile's, pickle's and torch's errors share no base
-        raise TrainError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+    if not path.exists():
+        raise TrainError(f"no checkpoint at {path}; leave out --resume to begin")
+    content = _read(path)
+    if content.pop("format", None) != _FORMAT:
         raise TrainError(f"{path} is not a checkpoint of this version")
     try:
         before = TrainConfig.model_validate(content.pop("config"))
@@ -76,3 +89,13 @@ def load_checkpoint(folder: Path, config: TrainConfig) -> Checkpoint:
             "or begin anew in another --out"
         )
     return Checkpoint(**content)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainError(f"no checkpoint at {path}") from None
+    except Exception as error:  # zipfile's, pickle's and torch's errors share no base
+        raise TrainError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    return content if isinstance(content, dict) else {}

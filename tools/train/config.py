@@ -75,6 +75,19 @@ class SmpConfig(_Strict):
         return f"{self.architecture} on {self.encoder}"
 
 
+class TorchvisionConfig(_Strict):
+    """A segmentation network of torchvision's."""
+
+    library: Literal["torchvision"]
+    architecture: str
+    weights: ExpandedPath | Literal["official"] | None = None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"torchvision's {self.architecture}"
+
+
 class StreetConfig(_Strict):
     """Our own light network, engines/zoo/street.py."""
 
@@ -87,7 +100,9 @@ class StreetConfig(_Strict):
         return "Street on mobilenet_v2"
 
 
-NetworkConfig = Annotated[SmpConfig | StreetConfig, Field(discriminator="library")]
+NetworkConfig = Annotated[
+    SmpConfig | TorchvisionConfig | StreetConfig, Field(discriminator="library")
+]
 
 
 class InputConfig(_Strict):
@@ -195,6 +210,7 @@ class TrainConfig(_Strict):
     name: str = Field(pattern=r"^[\w.-]+$")
     data: DataConfig
     network: NetworkConfig
+    start: ExpandedPath | None = None
     input: InputConfig
     augment: AugmentConfig = AugmentConfig()
     losses: tuple[LossConfig, ...] = Field(min_length=1)
@@ -253,7 +269,8 @@ def differences(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
 
 def _fault(error: Any) -> str:
     # The name of a union's member stands in the location; no such key is in the file.
-    tags = {"smp", "street", "cross_entropy", "focal", "dice", "lovasz", "adamw", "sgd"}
+    tags = {"smp", "torchvision", "street", "cross_entropy", "focal", "dice", "lovasz"}
+    tags |= {"adamw", "sgd"}
     key = ".".join(str(part) for part in error["loc"] if part not in tags) or "config"
     if error["type"] == "extra_forbidden":
         return f"{key}: there is no such key ({EXAMPLE} explains all that there are)"

@@ -16,6 +16,8 @@ from engines.card import CardInput
 from engines.errors import ModelError
 from engines.zoo.smp import make_smp
 from engines.zoo.street import make_street
+from engines.zoo.torchvision import make_torchvision, official_state
+from engines.zoo.weights import read_state, start_from
 from tools.train.config import (
     InputConfig,
     NetworkConfig,
@@ -23,6 +25,7 @@ from tools.train.config import (
     ScheduleConfig,
     SgdConfig,
     StreetConfig,
+    TorchvisionConfig,
 )
 
 
@@ -33,10 +36,22 @@ def make_network(config: NetworkConfig, classes: int) -> nn.Module:
     """
     if isinstance(config, StreetConfig):
         return make_street(classes, config.weights)
+    if isinstance(config, TorchvisionConfig):
+        return _torchvision(config, classes)
     made: nn.Module = make_smp(
         config.architecture, config.encoder, classes, config.weights, **config.options
     )
     return made
+
+
+def _torchvision(config: TorchvisionConfig, classes: int) -> nn.Module:
+    """The network alone, without the heads that torchvision trains beside the one that answers."""
+    network: nn.Module = make_torchvision(config.architecture, classes, "random")
+    if config.weights == "official":
+        start_from(network.network, official_state(config.architecture), config.architecture)
+    elif config.weights is not None:
+        start_from(network.network, read_state(config.weights), str(config.weights))
+    return network
 
 
 def enlarge(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -69,6 +84,20 @@ def check_size(network: nn.Module, height: int, width: int, key: str) -> None:
         )
 
 
+def check_batch(network: nn.Module, batch: int, height: int, width: int) -> None:
+    """Raises ModelError where the network cannot learn from so few pictures at a time: the norm of
+    a map of one pixel needs two.
+    """
+    if batch > 1:
+        return
+    try:
+        with torch.no_grad():
+            deepcopy(network).train()(torch.zeros(1, 3, height, width))
+    except ValueError as error:
+        line = " ".join(str(error).split())
+        raise ModelError(f"batch: this network does not learn from 1 picture: {line}") from None
+
+
 class Normalize(nn.Module):
     """uint8 (N, 3, H, W) RGB -> float32, (x / 255 - mean) / std, on the device of the network."""
 
@@ -89,7 +118,8 @@ def make_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.O
 
     `initial_lr` in each group is its rate before the schedule's factor.
     """
-    encoder = getattr(network, "encoder", None) or getattr(network, "backbone", None)
+    inner = getattr(network, "network", network)  # torchvision's is wrapped
+    encoder = getattr(inner, "encoder", None) or getattr(inner, "backbone", None)
     if encoder is None and config.encoder_lr_factor != 1:
         raise ModelError("optimizer: encoder_lr_factor is given, and the network has no encoder")
     of_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()

@@ -24,14 +24,14 @@ from tools.errors import DataError, TrainError
 from tools.interrupt import interruptible
 from tools.plots import can_draw
 from tools.train.augment import make_augmentation
-from tools.train.checkpoint import NAME, Checkpoint, load_checkpoint
+from tools.train.checkpoint import NAME, Checkpoint, load_checkpoint, start_weights
 from tools.train.config import DataConfig, TrainConfig
 from tools.train.curves import draw_curves
 from tools.train.export import export_best
 from tools.train.log import Row, open_tensorboard, write_csv
 from tools.train.loop import Parts, run_epochs
 from tools.train.losses import balanced_weights, make_losses
-from tools.train.network import card_input, check_size, make_network
+from tools.train.network import card_input, check_batch, check_size, make_network
 from tools.train.progress import Progress
 from tools.train.ranks import Ranks, joined
 from tools.train.samples import Samples, seed_of
@@ -54,17 +54,22 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool, say: Say
             random.seed(config.seed)
             torch.manual_seed(seed_of(config.seed, "weights"))
             network = make_network(config.network, len(train_set.classes))
+            if config.start is not None:
+                start_weights(network, config.start)
             want = card_input(config.input)
             check_size(network, want.height, want.width, "input.size")
-            check_size(network, *(config.augment.crop or config.input.size), "augment.crop")
+            crop = config.augment.crop or config.input.size
+            check_size(network, *crop, "augment.crop")
+            check_batch(network, config.batch, *crop)
             classes = len(train_set.classes)
             balanced = balanced_weights(seen.pixels[:classes], seen.around[:classes])
+            augment = make_augmentation(config.augment, want, train_set.classes)
             parts = Parts(
                 config=config,
                 out=out,
                 ranks=ranks,
                 network=network,
-                samples=Samples(pictures, make_augmentation(config.augment, want, train_set.classes), config.seed),
+                samples=Samples(pictures, augment, config.seed),
                 val=val_pictures,
                 classes=train_set.classes,
                 losses=make_losses(config.losses, balanced, ranks.device),

@@ -168,8 +168,33 @@ def test_video_with_labels_of_every_nth_frame(evaluate, tmp_path):
     assert "1.png is 4x4, but a frame of clip.mkv is 128x96" in done.err
 
 
+def test_flicker_of_a_video(evaluate, tmp_path):
+    """The picture stands still; a part of it is red on every other frame."""
+    pictures = [np.full((96, 128, 3), COLOURS[0], np.uint8) for _ in range(7)]
+    for picture in pictures[1::2]:
+        # Just nearer to red: what was there is still recognised.
+        picture[20:60, 30:60] = 0.48 * COLOURS[0] + 0.52 * COLOURS[1]
+    write_clip(tmp_path / "clip.mkv", pictures=pictures, codec="ffv1")
+    done, found = evaluate("clip.mkv", "--flicker")
+    assert found["pictures"] == 0
+    assert found["miou"] is None
+    assert found["flicker"]["pairs"] == 6
+    assert found["flicker"]["score"] == pytest.approx(40 * 30 / (96 * 128), rel=0.2)
+    assert "flicker" in done.out
+    assert "IoU" not in done.out
+    labels = tmp_path / "labels"
+    for i in range(2):
+        save(labels / f"{i}.png", np.zeros((96, 128), np.uint8))
+    _, both = evaluate("clip.mkv", "--labels", "labels", "--every", "2", "--flicker")
+    assert both["flicker"] == found["flicker"]
+    assert both["pictures"] == 2
+    assert both["pixel_accuracy"] == 1
+
+
 def test_mistakes_are_one_line(streamseg, data, colours, tmp_path):
     cases = (
+        ([data, "--layout", "pairs", "--flicker"], "--flicker is of a video's frames"),
+        (["none.mp4", "--flicker"], "none.mp4"),
         ([data], "how", "name a --layout"),
         ([data, "--layout", "pairs", "--split", "none"], "no folder at", "none"),
         ([data / "none", "--layout", "pairs"], "no folder at", "none"),
@@ -227,6 +252,8 @@ def test_the_table_has_a_dash_where_there_is_no_value(capsys):
             "pixel_accuracy": None,
             "boundary_f": None,
             "fps": 0.0,
+            "pictures": 1,
+            "flicker": None,
         }
     )
     out = capsys.readouterr().out

@@ -14,6 +14,7 @@ from pipeline.stages.geometry import to_network  # noqa: E402
 from tests.tools.labelled import save_pairs, scene  # noqa: E402
 from tools.data.layouts import open_dataset  # noqa: E402
 from tools.data.survey import survey  # noqa: E402
+from tools.errors import TrainError  # noqa: E402
 from tools.train.augment import Colors, ScaledCrop, make_augmentation  # noqa: E402
 from tools.train.config import AugmentConfig  # noqa: E402
 from tools.train.samples import Batches, Samples, make_loader  # noqa: E402
@@ -154,3 +155,24 @@ def test_processes_share_every_batch_out():
     alone = [key for batch in keys(0, 1, 1) for key in batch]
     assert set(together) == set(alone[:8])
     assert keys(0, 2, 2) != [[(2, i) for _, i in batch] for batch in one]
+
+
+def test_half_of_the_crops_favour_rare_classes():
+    image, ids = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
+    ids[20:28, 40:48] = 1
+    shares = {}
+    for focus in ((), (1,)):
+        torch.manual_seed(0)
+        step = ScaledCrop((16, 16), (1.0, 1.0), WANT, focus)
+        masks = [step(*tensors(image, ids))[1] for _ in range(600)]
+        shares[focus] = np.mean([bool((mask == 1).any()) for mask in masks])
+    once = shares[()]
+    # Half of them have three tries.
+    assert shares[(1,)] == pytest.approx(once / 2 + (1 - (1 - once) ** 3) / 2, abs=0.06)
+    assert shares[(1,)] > 1.3 * once
+
+
+def test_focus_names_classes_that_there_are():
+    config = AugmentConfig(focus=("red", "pole"))
+    with pytest.raises(TrainError, match=r"augment.focus: there is no class 'pole'.*red, green"):
+        make_augmentation(config, WANT, ("red", "green"))
