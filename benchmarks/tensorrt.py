@@ -33,7 +33,8 @@ from engines.model import Model, find_model
 from engines.tensorrt import plans
 from engines.tensorrt.options import PlanOptions
 from engines.tensorrt.passport import host_of
-from engines.zoo.torchvision import NETWORKS, make_torchvision, torchvision_model
+from engines.zoo.named import named_model
+from engines.zoo.torchvision import NETWORKS, make_torchvision
 
 FIRST = ("voc", "fcn_resnet50", "lraspp_mobilenet_v3_large")
 REST = tuple(name for name in NETWORKS if name not in FIRST)
@@ -82,7 +83,7 @@ def _measure(
 ) -> dict[str, Any]:
     model: Model
     if name in NETWORKS:
-        model = torchvision_model(name, ask.weights, size, print)
+        model = named_model(name, ask.weights, size, say=print)
     else:
         model = find_model(name)
     options = PlanOptions(batch=batches[-1], batch_max=batches[-1], optimization=ask.optimization)

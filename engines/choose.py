@@ -77,6 +77,8 @@ def load_engine(
     precision: str = "auto",
     device: str | None = None,
     batch: int = 1,
+    weights: str | None = None,
+    size: tuple[int, int] | None = None,
     refine: str | Refine | None = None,
     say: Callable[[str], None] = lambda line: None,
     watch: Callable[[str, float | None], bool] = lambda phase, share: True,
@@ -85,9 +87,10 @@ def load_engine(
 
     `model` is a name from `streamseg models`, an .onnx or .plan file or what `find_model` found,
     `card` the file's card if that is not beside it, `device` an OpenVINO device name or, for
-    TensorRT, a GPU's number. `refine` is what `--refine` takes (engines/refine.py); the engine's
-    card then says what size it takes and gives. `say` gets a line for what takes long; `watch`
-    gets phase and share of a TensorRT build and answers whether to go on. Raises EngineError.
+    TensorRT, a GPU's number. `weights` and `size` (H, W) are `find_model`'s. `refine` is what
+    `--refine` takes (engines/refine.py); the engine's card then says what size it takes and gives.
+    `say` gets a line for what takes long; `watch` gets phase and share of a TensorRT build and
+    answers whether to go on. Raises EngineError.
     """
     choice = choose_engine(engine)
     if precision not in PRECISIONS:
@@ -102,7 +105,8 @@ def load_engine(
     if isinstance(model, Model):
         found = model
     else:
-        found = find_model(model, Path(card) if card is not None else None, say)
+        path = Path(card) if card is not None else None
+        found = find_model(model, path, say, weights=weights, size=size)
     if found.file.suffix == PLAN_SUFFIX and choice.engine != "tensorrt":
         raise EngineUnavailableError(
             f"{found.file} is a TensorRT plan, which {choice.engine} cannot run ({choice.why})"

@@ -11,7 +11,7 @@ when `export_onnx` is called.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -36,23 +36,35 @@ ShapeRange = tuple[str, int, int]
 
 
 def export_onnx(
-    module: Any, path: Path, *, size: tuple[int, int], dynamic: bool = True, half: bool = False
+    module: Any,
+    path: Path,
+    *,
+    size: tuple[int, int],
+    dynamic: bool | Literal["batch"] = True,
+    half: bool = False,
 ) -> None:
-    """Write `module` as ONNX: `input` (N, 3, H, W) float32 -> `logits` (N, classes, H, W) float32.
+    """Write `module` as ONNX: `input` (N, 3, H, W) float32 -> `logits` (N, classes, h, w) float32.
 
     module: a torch.nn.Module from one such tensor to one such tensor; put in evaluation mode.
+        h and w are H and W, or a fraction of them.
     size: (H, W) in pixels to trace with.
-    dynamic: batch, height and width stay free (the card chooses); else they are (1, *size).
+    dynamic: batch, height and width stay free (the card chooses); "batch": the batch alone, which
+        writes every network, smaller and sooner; False: they are (1, *size).
     half: the file holds the weights in FP16, half its size; what is computed with them is FP32.
 
-    The same module and the same versions of torch, onnx and onnxscript give the same bytes.
+    A network that pools to a grid has no form with a free size: its height and width are `size`
+    even so. The same module and the same versions of torch, onnx and onnxscript give the same
+    bytes.
     Raises ModelError where the network has no form in OPSET.
     """
     import torch
 
+    if dynamic is True and pools_to_grid(module):
+        dynamic = "batch"
     # torch takes a batch of 1 for a constant, so a free one is traced with 2.
     picture = torch.zeros(2 if dynamic else 1, 3, *size)
     free = torch.export.Dim.DYNAMIC
+    axes = {True: (0, 2, 3), "batch": (0,), False: ()}[dynamic]
     program: Any = torch.onnx.export(
         module.eval(),
         (picture,),
@@ -60,13 +72,26 @@ def export_onnx(
         output_names=[OUTPUT],
         opset_version=TORCH_OPSET,
         dynamo=True,
-        dynamic_shapes=({0: free, 2: free, 3: free},) if dynamic else None,
+        dynamic_shapes=(dict.fromkeys(axes, free),) if axes else None,
         verbose=False,
     )
     lowered = lower(program.model_proto)
     if half:
         halve_weights(lowered)
     path.write_bytes(lowered.SerializeToString(deterministic=True))
+
+
+def pools_to_grid(module: Any) -> bool:
+    """Whether a layer averages a picture of any size to a grid of more than one cell.
+
+    torch writes such a pooling with the cells' borders of the traced size as constants: at another
+    size the file would answer wrongly, or fail.
+    """
+    import torch
+
+    pools = (torch.nn.AdaptiveAvgPool2d, torch.nn.AdaptiveMaxPool2d)
+    found = (layer.output_size for layer in module.modules() if isinstance(layer, pools))
+    return any(size not in (1, (1, 1), [1, 1]) for size in found)
 
 
 def lower(model: ModelProto) -> ModelProto:
@@ -84,25 +109,33 @@ def lower(model: ModelProto) -> ModelProto:
             nodes.append(node)
     used = {name for node in nodes for name in node.input}
     weights = [tensor for name, tensor in constants.items() if name in used]
+    taken: set[str] = set()
     for index, node in enumerate(nodes):
-        # A layer is called after its weights, so that a profile names the module.
+        # A layer is called after its weights, so that a profile names the module. Layers share
+        # weights, also where torch's optimizer found them equal, and ONNX Runtime refuses a name
+        # that is there twice.
         layer = (n.removesuffix(".weight") for n in node.input if n.endswith(".weight"))
-        node.name = next(layer, f"{node.op_type.lower()}_{index}")
+        node.name = next((n for n in layer if n not in taken), f"{node.op_type.lower()}_{index}")
+        taken.add(node.name)
     for part in (*nodes, *weights):
         part.doc_string = ""
         del part.metadata_props[:]
 
     shape = model.graph.input[0].type.tensor_type.shape.dim
-    batch, height, width = (
-        shape[axis].dim_value or name for axis, name in ((0, "batch"), (2, "height"), (3, "width"))
+    answer = model.graph.output[0].type.tensor_type.shape.dim
+    names = ("batch", "channels", "height", "width")
+    batch, _, height, width = (
+        dim.dim_value or name for dim, name in zip(shape, names, strict=True)
     )
-    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    taken = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [batch, 3, height, width])
-    given = helper.make_tensor_value_info(
-        OUTPUT, TensorProto.FLOAT, [batch, classes, height, width]
-    )
+    # A free length is called as the input's where torch found it to be the same.
+    given_dims = [
+        theirs.dim_value or (name if theirs.dim_param == ours.dim_param != "" else f"{name}_out")
+        for theirs, ours, name in zip(answer, shape, names, strict=True)
+    ]
+    entry = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [batch, 3, height, width])
+    given = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, given_dims)
     result = helper.make_model(
-        helper.make_graph(nodes, "network", [taken], [given], weights),
+        helper.make_graph(nodes, "network", [entry], [given], weights),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="streamseg",

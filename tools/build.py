@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,8 @@ streamseg build voc
 streamseg build fcn_resnet50 --size 512x1024 --max-batch 8 -o fcn.plan --json fcn-report.json
 
 streamseg build lraspp_mobilenet_v3_large --weights mine.pth --engine openvino -o lraspp.onnx
+
+streamseg build unet/resnet34 --weights mine.pth --card mine.yaml --engine openvino -o unet.onnx
 """
 
 Opt = typer.Option
@@ -46,12 +47,15 @@ def build(
         Opt(help="Refine scores in the plan: guided or crf, as in `streamseg run`. TensorRT only."),
     ] = None,
     weights: Annotated[
-        str,
+        str | None,
         Opt(
-            help="For torchvision's networks: official, a .pth file, or random (to measure speed)."
+            help="For networks of torchvision and SMP: official (torchvision's, the default there),"
+            " a state dict (.pth), or random (to measure speed)."
         ),
-    ] = "official",
-    card: Annotated[Path | None, Opt(help="The .onnx file's card, if not beside it.")] = None,
+    ] = None,
+    card: Annotated[
+        Path | None, Opt(help="The .onnx file's card, if not beside it; or that of --weights.")
+    ] = None,
     device: Annotated[str | None, Opt(help="The GPU's number. Default: 0.")] = None,
     workspace: Annotated[int, Opt(min=1, help="GPU memory for a kernel's own use, MiB.")] = 4096,
     optimization: Annotated[int, Opt(min=0, max=5, help="0 builds fastest, 5 tries most.")] = 3,
@@ -78,12 +82,13 @@ def build(
     """Make a network ready for an engine, and prove that its masks are right."""
     from engines.choose import choose_engine
     from engines.refine import NONE, parse_refine
+    from tools.config import size_option
     from tools.progress import Printer
 
     choice = choose_engine(engine)
     say = Printer(quiet)
     say.note(f"engine  {choice.engine} ({choice.why})")
-    pixels = _size(size)
+    pixels = size_option(size)
     _check_outputs(output, ".plan" if choice.engine == "tensorrt" else ".onnx", report, force)
     found = _model(model, card, weights, pixels, say)
     if choice.engine == "tensorrt":
@@ -114,16 +119,6 @@ def build(
         report.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    """(H, W) from `HxW`."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= 16384 or not 1 <= int(found[2]) <= 16384:
-        raise typer.BadParameter(f"--size is height x width, such as 512x1024, not {text}")
-    return int(found[1]), int(found[2])
-
-
 def _check_outputs(output: Path | None, suffix: str, report: Path | None, force: bool) -> None:
     """Before minutes of work: outputs are of the right kind, and would overwrite nothing."""
     from pipeline.sinks.destination import check_file
@@ -144,24 +139,13 @@ def _check_outputs(output: Path | None, suffix: str, report: Path | None, force:
 
 
 def _model(
-    name: str, card: Path | None, weights: str, size: tuple[int, int] | None, say: Any
+    name: str, card: Path | None, weights: str | None, size: tuple[int, int] | None, say: Any
 ) -> Any:
-    from engines.model import PLAN_SUFFIX, Model, find_model
-    from engines.zoo.torchvision import NETWORKS, SIZE, torchvision_model
+    from engines.model import PLAN_SUFFIX, find_model
 
-    if name in NETWORKS and card is None:
-        return torchvision_model(name, weights, size or SIZE, say.note)
-    if weights != "official":
-        raise typer.BadParameter(f"--weights goes with torchvision's networks; {name} has its own")
     if name.endswith(PLAN_SUFFIX):
         raise typer.BadParameter(f"{name} is built already; name the network it was built from")
-    found = find_model(name, card, say.note)
-    if size is None:
-        return found
-    height, width = size
-    resized = found.card.input.model_copy(update={"height": height, "width": width})
-    # The card's sum is the file's, and the file is the same.
-    return Model(found.card.model_copy(update={"input": resized}), found.file)
+    return find_model(name, card, say.note, weights=weights, size=size)
 
 
 def _build_plan(

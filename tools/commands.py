@@ -25,7 +25,7 @@ app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("build", epilog=build.EXAMPLES)(build.build)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("train", epilog=train.EXAMPLES)(train.train)
-app.command("models", epilog="Example: streamseg models --json")(models.models)
+app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("doctor", epilog="Example: streamseg doctor")(doctor.doctor)
 
 

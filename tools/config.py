@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ class RunConfig(BaseModel):
     rle: bool = False
     model: str = "voc"
     card: str | None = None
+    weights: str | None = None
+    size: tuple[int, int] | None = None
     engine: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str | None = None
@@ -60,6 +63,12 @@ class RunConfig(BaseModel):
             raise ValueError(str(error)) from None
         return value
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _height_x_width(cls, value: Any) -> Any:
+        """As the command line has it: 512x1024."""
+        return parse_size(value) if isinstance(value, str) else value
+
     @field_validator("classes", mode="before")
     @classmethod
     def _named_classes(cls, value: Any) -> Any:
@@ -67,6 +76,24 @@ class RunConfig(BaseModel):
         if not isinstance(value, str):
             return value
         return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(H, W) in pixels from `HxW`; raises ValueError."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found or not all(1 <= int(length) <= 16384 for length in found.groups()):
+        raise ValueError("should be height x width, such as 512x1024")
+    return int(found[1]), int(found[2])
+
+
+def size_option(text: str | None) -> tuple[int, int] | None:
+    """(H, W) of `--size`, for commands without a config; raises typer.BadParameter."""
+    if text is None:
+        return None
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--size: {error}, got {text!r}") from None
 
 
 def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:

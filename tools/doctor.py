@@ -17,6 +17,7 @@ _LIBRARIES = ("numpy", "opencv-python", "av", "openvino", "onnx", "onnxruntime")
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Say what this machine can do and what `auto` will choose."""
     found = examine()

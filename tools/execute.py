@@ -39,7 +39,8 @@ def execute(ask: RunConfig) -> int:
     say = Printer(quiet=ask.quiet)
     with interruptible(say.note) as interrupt:
         # Whatever is wrong with the request shows before the network is loaded.
-        model = find_model(ask.model, Path(ask.card) if ask.card else None, say.note)
+        card = Path(ask.card) if ask.card else None
+        model = find_model(ask.model, card, say.note, weights=ask.weights, size=ask.size)
         look = _look(ask, model)
         source = open_source(
             ask.source,
@@ -116,7 +117,7 @@ def _check_targets(ask: RunConfig, source: AnySource, model: Model) -> None:
     if not path.exists():
         found = (Path(name) for name in glob.glob(source.name, recursive=True))
     sources = {file.resolve() for file in found}
-    inputs = {Path(name).resolve() for name in (model.file, ask.card) if name is not None}
+    inputs = {Path(name).resolve() for name in (model.file, ask.card, ask.weights) if name}
     names = sorted(file.stem for file in sources) if isinstance(source, ImageSource) else []
     taken: set[Path] = set()
     for target in [*ask.output, *(t for t in (ask.mask, ask.stats, ask.report) if t is not None)]:

@@ -16,6 +16,8 @@ streamseg run photos/ -o painted/ --mask masks/ --stats shares.jsonl
 streamseg run in.mkv -o out.mkv --classes person,car --start 60 --duration 10
 
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
+
+streamseg run in.mp4 --model unet/resnet34 --weights mine.pth --card mine.yaml -o out.mp4
 """
 
 Opt = typer.Option
@@ -48,7 +50,19 @@ def run(
         Opt(help="A name from `streamseg models`, an .onnx file or a .plan. Default: voc."),
     ] = None,
     card: Annotated[
-        str | None, Opt(help="The .onnx file's card, if it is not the .yaml beside it.")
+        str | None,
+        Opt(help="The .onnx file's card, if it is not the .yaml beside it; or that of --weights."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        Opt(
+            help="For networks of torchvision and SMP: official (torchvision's, the default there),"
+            " a state dict (.pth), or random (to measure speed)."
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        Opt(help="Height x width of the network's input: 512x1024. Default: the card's."),
     ] = None,
     engine: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""Weights of published classifiers into the encoders of segmentation networks."""
+"""Files of torch weights: into whole networks, and of classifiers into their encoders."""
 
 # mypy: disable-error-code="import-not-found, unused-ignore"
 
@@ -14,22 +14,78 @@ from engines.errors import ModelError
 _HEADS = ("classifier.", "fc.", "_fc.", "head.", "last_linear.")
 
 
+# What training wraps around a network leaves before its tensors' names: Lightning, torch.compile,
+# DataParallel.
+_PREFIXES = ("", "model.", "module.", "_orig_mod.", "model._orig_mod.", "module.model.")
+# Heads that only training uses: torchvision's, SMP's.
+_TRAINING_ONLY = ("aux_", "classification_head.")
+
+
 def read_state(path: Path) -> dict[str, Any]:
-    """The tensors of a file of weights by name; raises ModelError where it is none."""
+    """The tensors of a file that torch saved, by name: a state dict, or a dict that has one under
+    `state_dict`. Raises ModelError.
+    """
     import torch
 
+    if not path.is_file():
+        raise ModelError(f"no weights at {path}")
     try:
         # weights_only: a pickle from somewhere must not run code.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"no weights at {path}") from None
     except Exception as error:  # zipfile's, pickle's and torch's errors share no base
-        raise ModelError(f"{path} is not a file of weights: {_line(error)}") from None
+        line = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} is not a file of torch weights: {line}") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(hasattr(v, "shape") for v in state.values()):
-        raise ModelError(f"{path} is not a file of weights: it is not a dict of tensors")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise ModelError(f"{path} holds no state dict; save one with torch.save(net.state_dict())")
     return state
+
+
+def network_state(path: Path, head: str) -> dict[str, Any]:
+    """A whole network's tensors by the names that its library has for them, without heads that only
+    training uses. `head` is what the names of the last layers begin with. Raises ModelError.
+    """
+    state = read_state(path)
+    marks = (p for p in _PREFIXES if any(name.startswith(p + head) for name in state))
+    prefix = next(marks, "")
+    own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    return {name: value for name, value in own.items() if not name.startswith(_TRAINING_ONLY)}
+
+
+def count_classes(path: Path, head: str) -> int:
+    """The number of classes that a network's weights are for, from its last layer. `head` as for
+    `network_state`. Raises ModelError where there is no such layer.
+    """
+    last = [v for n, v in network_state(path, head).items() if n.startswith(head) and v.ndim == 4]
+    if not last:
+        raise ModelError(f"{path} has no layer {head}*; it is not of this network")
+    return int(last[-1].shape[0])
+
+
+def load_network(network: Any, path: Path, head: str, name: str) -> None:
+    """Puts a file's weights into a whole network called `name`, in place. `head` as for
+    `network_state`. Raises ModelError with the first tensor that does not match.
+    """
+    import torch
+
+    state = network_state(path, head)
+    wanted = network.state_dict()
+    # Only training counts its steps there.
+    missing = (k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
+    unknown = (key for key in state if key not in wanted)
+    for keys, fault in ((missing, "missing"), (unknown, "unknown")):
+        if (key := next(keys, None)) is not None:
+            raise ModelError(f"{path} is not for {name}: {key} is {fault}")
+    for key, value in wanted.items():
+        if key in state and state[key].shape != value.shape:
+            theirs, ours = tuple(state[key].shape), tuple(value.shape)
+            fault = f"size mismatch, {key} is {theirs} and not {ours}"
+            raise ModelError(f"{path} is not for {name}: {fault}")
+    # SMP's own load_state_dict drops what does not fit; the module's does not.
+    torch.nn.Module.load_state_dict(network, state, strict=False)
 
 
 def start_from(network: Any, state: dict[str, Any], where: str) -> None:
@@ -91,7 +147,3 @@ def _check_shape(path: Path, theirs: str, value: Any, ours: str, wanted: Any) ->
             f"{path}: {theirs} is {tuple(value.shape)}, the encoder's {ours} is "
             f"{tuple(wanted.shape)}; they are of different networks"
         )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"features\.0\.0\.weight is \(8, 3, 3, 3\)"):
         make_smp("FPN", "tu-mobilenetv3_small_100", 4, path)
     path.write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="not a file of weights"):
+    with pytest.raises(ModelError, match="not a file of torch weights"):
         make_smp("FPN", "mobilenet_v2", 4, path)
     with pytest.raises(ModelError, match="no weights at"):
         make_smp("FPN", "mobilenet_v2", 4, tmp_path / "none.pth")

@@ -88,12 +88,12 @@ def test_a_plan_in_a_file_runs_by_its_path(on_gpu, network, clip, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--size", "12"], 2, "height x width"),
+        (["--size", "12"], 2, "height x width, such as 512x1024"),
         (["--batch", "8", "--max-batch", "4", "--min-batch", "9"], 2, "batches must rise"),
         (["--precision", "int4"], 2, "precision"),
         (["-o", "x.onnx"], 2, "ends in .plan"),
         (["-o", "x.plan", "--json", "x.json"], 2, "passport"),
-        (["--weights", "random"], 2, "torchvision's networks"),
+        (["--weights", "random"], 1, "torchvision's networks"),
         (["--device", "7"], 1, "no GPU 7 here"),
         (["--device", "CPU"], 1, "is no NVIDIA GPU"),
         (["--frames", "nowhere"], 1, "holds no pictures"),

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from engines.model import shipped_models
+from engines.zoo.smp import ARCHITECTURES
 from engines.zoo.torchvision import NETWORKS
 from tests.tools.program import PROGRAM, call
 
@@ -107,15 +108,49 @@ def test_every_command_has_help_with_an_example(streamseg, command):
 def test_models(streamseg):
     done = streamseg("models", "--json")
     assert (done.code, done.err) == (0, "")
-    rows = json.loads(done.out)
-    assert [row["name"] for row in rows] == [*shipped_models(), *NETWORKS]
-    assert [row["name"] for row in rows if row["default"]] == ["voc"]
-    voc = next(row for row in rows if row["name"] == "voc")
+    rows = {row["name"]: row for row in json.loads(done.out)}
+    families = {name.partition("/")[0] for name in rows if "/" in name}
+    assert families == {name.lower() for name in ARCHITECTURES}
+    assert [n for n in rows if "/" not in n] == [*shipped_models(), *NETWORKS]
+    assert [name for name, row in rows.items() if row["default"]] == ["voc"]
+    voc = rows["voc"]
     assert len(voc["classes"]) == 21
     assert voc["license"] == "Apache-2.0"
     assert (voc["input"]["height"], voc["input"]["width"]) == (289, 513)
-    for row in rows:
-        assert f"\n{row['name']}" in f"\n{streamseg('models').out}"
+    assert (voc["parameters"], voc["gmacs"]) == (2097013, 1.53)
+    assert "max-image-segmenter" in voc["weights"]
+    assert voc["here"] == "in the package"
+    text = streamseg("models").out
+    for name, row in rows.items():
+        line = next(line for line in text.splitlines() if line.split(" ")[0] == name)
+        for figure in (row["parameters"] / 1e6, row["gmacs"]):
+            assert f"{figure:.2f}" in line
+        assert row["here"] in line
+        assert row["weights"] in text
+        assert row["license"] in text
+
+
+def test_one_model(streamseg, colours):
+    text = streamseg("models", "voc").out
+    assert "289x513" in text
+    assert "tvmonitor" in text
+    row = json.loads(streamseg("models", colours, "--json").out)
+    # A 1x1 convolution of 3 channels to 4, and 4 biases, over 24x32 pixels.
+    assert row["parameters"] == 3 * 4 + 4
+    assert row["gmacs"] == 24 * 32 * 3 * 4 / 1e9
+    assert row["here"] == str(colours)
+
+
+@pytest.mark.parametrize("words", [["models", "nothing.onnx"], ["models", "no/such"]])
+def test_debug_shows_where(streamseg, words):
+    done = streamseg(*words)
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    again = streamseg(*words, "--debug")
+    assert again.code == 1
+    assert "Traceback" in again.err
+    assert streamseg("doctor", "--debug").code == 0
 
 
 def test_doctor(streamseg, env, session_cache):

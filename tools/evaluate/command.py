@@ -43,6 +43,8 @@ def evaluate(
     card: Annotated[
         Path | None, Opt(help="The .onnx file's card, if it is not the .yaml beside it.")
     ] = None,
+    weights: Annotated[str | None, Opt(help="As in `streamseg run`.")] = None,
+    size: Annotated[str | None, Opt(help="As in `streamseg run`. Default: the card's.")] = None,
     engine: Annotated[str, Opt(help="As in `streamseg run`. Default: auto.")] = "auto",
     precision: Annotated[str, Opt(help="As in `streamseg run`. Default: auto.")] = "auto",
     device: Annotated[str | None, Opt(help="As in `streamseg run`.")] = None,
@@ -64,9 +66,11 @@ def evaluate(
     given = dict(locals())
     given.pop("debug")
     # Imported here: --help must not wait for OpenCV and OpenVINO.
+    from tools.config import size_option
     from tools.evaluate.session import Ask
     from tools.evaluate.session import evaluate as run
 
+    given["size"] = size_option(size)
     code = run(Ask(**given))
     if code:
         raise typer.Exit(code)

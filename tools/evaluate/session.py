@@ -52,6 +52,8 @@ class Ask:
     flicker: bool
     model: str
     card: Path | None
+    weights: str | None
+    size: tuple[int, int] | None
     engine: str
     precision: str
     device: str | None
@@ -79,7 +81,7 @@ def evaluate(ask: Ask) -> int:
             require_plots("--figures")
             check_folder(ask.figures, ask.force)
         refine = parse_refine(ask.refine)
-        model = find_model(ask.model, ask.card)
+        model = find_model(ask.model, ask.card, say.note, weights=ask.weights, size=ask.size)
         truth = _truth(ask, model.card, say.note)
         match = match_classes(truth.classes, model.card.classes)
         with load_engine(
