@@ -1,6 +1,6 @@
 """INT8: a network quantized after its training, as ONNX with QuantizeLinear and DequantizeLinear.
 
-    network, card = quantize(model, pictures, held_out)
+    made = quantize(model, pictures, held_out)
 
 OpenVINO, ONNX Runtime and TensorRT all compute such a graph in 8 bits. Ranges of activations come
 from real pictures, those of weights from the weights, a channel at a time. ONNX Runtime's quantizer
@@ -19,6 +19,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,19 @@ _JUDGED = 4
 _CLEAR_DB = 60.0
 
 
+@dataclass(frozen=True)
+class Quantized:
+    """A network in INT8."""
+
+    data: bytes
+    """The ONNX file."""
+    card: Card
+    """Its card: the network's, with the file's sha256, what agrees and what stayed in FP32."""
+    agreement: Agreement
+    kept: tuple[str, ...]
+    """The layers that stayed in FP32, that first which suffered most."""
+
+
 def quantize(
     model: Model,
     pictures: Pictures,
@@ -58,13 +72,12 @@ def quantize(
     symmetric: bool = False,
     allow_drift: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[onnx.ModelProto, Card]:
-    """The network in INT8 at the card's size, and its card, which names what stayed in FP32.
+) -> Quantized:
+    """The network in INT8, at the card's size and one picture at a time.
 
     pictures, held_out: uint8 (1, height, width, 3) RGB at the network's size; ranges come from the
     first, the guard compares masks on the second. symmetric: activations have no zero point, which
-    TensorRT needs and which costs a CPU a little accuracy. The card's sha256 is that of the network
-    as `SerializeToString(deterministic=True)` gives it.
+    TensorRT needs and which costs a CPU a little accuracy.
 
     Raises EngineUnavailableError without onnxruntime, ModelError for a network that cannot be
     quantized, DriftError where the guard is not content (unless `allow_drift`).
@@ -106,13 +119,14 @@ def quantize(
         "agreement": round(agreement.pixels, 5),
         "kept_in_fp32": ", ".join(names) or "none",
     }
-    return made, card.model_copy(
+    own = card.model_copy(
         update={
             "name": f"{card.name}-int8",
             "sha256": hashlib.sha256(data).hexdigest(),
             "metrics": {**card.metrics, **facts},
         }
     )
+    return Quantized(data, own, agreement, tuple(names))
 
 
 class _Quantizer:

@@ -17,6 +17,8 @@ streamseg build fcn_resnet50 --size 512x1024 --max-batch 8 -o fcn.plan --json fc
 
 streamseg build lraspp_mobilenet_v3_large --weights mine.pth --engine openvino -o lraspp.onnx
 
+streamseg build voc --precision int8 --calibrate street.mp4 -o voc-int8.onnx
+
 streamseg build unet/resnet34 --weights mine.pth --card mine.yaml --engine openvino -o unet.onnx
 """
 
@@ -37,7 +39,14 @@ def build(
         ),
     ] = None,
     engine: Annotated[str, Opt(help="auto, tensorrt, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, Opt(help="auto (fp16 for TensorRT), fp16, bf16 or fp32.")] = "auto",
+    precision: Annotated[
+        str,
+        Opt(help="auto (fp16 for TensorRT), fp16, bf16, fp32, or int8 (not TensorRT's yet)."),
+    ] = "auto",
+    calibrate: Annotated[
+        list[str] | None,
+        Opt(help="For int8: a video, a folder of pictures; may be repeated. Some dozens count."),
+    ] = None,
     size: Annotated[str | None, Opt(help="Height x width of the input: 512x1024.")] = None,
     batch: Annotated[int, Opt(min=1, max=256, help="Pictures at a time, tuned for.")] = 1,
     min_batch: Annotated[int, Opt(min=1, help="The fewest pictures at a time.")] = 1,
@@ -89,6 +98,14 @@ def build(
     say = Printer(quiet)
     say.note(f"engine  {choice.engine} ({choice.why})")
     pixels = size_option(size)
+    if (precision == "int8") != bool(calibrate):
+        raise typer.BadParameter(
+            "--precision int8 and --calibrate VIDEO|FOLDER go together: ranges come from pictures"
+        )
+    if precision == "int8" and choice.engine == "tensorrt":
+        raise typer.BadParameter(
+            "--precision int8 is for openvino and onnxruntime so far; TensorRT's is fp16"
+        )
     _check_outputs(output, ".plan" if choice.engine == "tensorrt" else ".onnx", report, force)
     found = _model(model, card, weights, pixels, say)
     if choice.engine == "tensorrt":
@@ -114,7 +131,15 @@ def build(
             max_batch=max_batch,
             refine=refine if parse_refine(refine or NONE) else None,
         )
-        made = _write_onnx(found, precision, output, choice.engine, say)
+        if output is None:
+            raise typer.BadParameter(
+                f"{choice.engine} needs no build in the cache; -o NAME.onnx writes a network to "
+                "take along"
+            )
+        if precision == "int8":
+            made = _write_int8(found, calibrate or [], output, choice.engine, allow_drift, say)
+        else:
+            made = _write_onnx(found, precision, output, choice.engine, say)
     if report is not None:
         report.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
@@ -206,33 +231,22 @@ def _refuse_plan_options(**given: Any) -> None:
             raise typer.BadParameter(f"--{name.replace('_', '-')} goes with --engine tensorrt")
 
 
-def _write_onnx(
-    model: Any, precision: str, output: Path | None, engine: str, say: Any
-) -> dict[str, Any]:
+def _write_onnx(model: Any, precision: str, output: Path, engine: str, say: Any) -> dict[str, Any]:
     """The network and its card as files that `run --model` takes, on a machine without torch."""
     import hashlib
 
-    import yaml
-
     from engines import guard
-    from engines.cache import write_atomically
     from engines.choose import load_engine
     from engines.graph import read_onnx
     from engines.model import Model
     from engines.precision import to_precision
 
-    if output is None:
-        raise typer.BadParameter(
-            f"{engine} needs no build in the cache; -o NAME.onnx writes a network to take along"
-        )
     wanted = "fp32" if precision == "auto" else precision
     begun = time.perf_counter()
     data = to_precision(read_onnx(model.file), wanted).SerializeToString()
     digest = hashlib.sha256(data).hexdigest()
     card = model.card.model_copy(update={"sha256": digest})
-    write_atomically(output, data)
-    text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False)
-    write_atomically(output.with_suffix(".yaml"), text.encode())
+    _save(output, data, card)
     agreement = None
     if wanted != "fp32" and card.metrics.get("weights") != "random":
         with (
@@ -242,10 +256,43 @@ def _write_onnx(
             agreement = guard.compare(mine, right, guard.guard_pictures(card))
         say.note(f"guard: {agreement}")
     say.note(f"network {output}, card {output.with_suffix('.yaml')}")
+    return _made(output, wanted, engine, begun, card, agreement)
+
+
+def _write_int8(
+    model: Any, sources: list[str], output: Path, engine: str, allow_drift: bool, say: Any
+) -> dict[str, Any]:
+    """The same in INT8, its ranges from pictures of these sources."""
+    from engines.quantize import quantize
+    from tools.calibrate import calibration_pictures
+
+    begun = time.perf_counter()
+    pictures, held_out = calibration_pictures(sources, model.card)
+    say.note(f"ranges from {len(pictures)} pictures, checked on {len(held_out)} others")
+    made = quantize(model, pictures, held_out, allow_drift=allow_drift, say=say.note)
+    _save(output, made.data, made.card)
+    say.note(f"network {output}, card {output.with_suffix('.yaml')}")
+    report = _made(output, "int8", engine, begun, made.card, made.agreement)
+    return {**report, "kept_in_fp32": list(made.kept)}
+
+
+def _save(output: Path, data: bytes, card: Any) -> None:
+    import yaml
+
+    from engines.cache import write_atomically
+
+    write_atomically(output, data)
+    text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    write_atomically(output.with_suffix(".yaml"), text.encode())
+
+
+def _made(
+    output: Path, precision: str, engine: str, begun: float, card: Any, agreement: Any
+) -> dict[str, Any]:
     return {
         "path": str(output),
-        "size_mb": round(len(data) / 1e6, 3),
-        "precision": wanted,
+        "size_mb": round(output.stat().st_size / 1e6, 3),
+        "precision": precision,
         "engine": engine,
         "build_s": round(time.perf_counter() - begun, 3),
         "card": card.model_dump(mode="json"),

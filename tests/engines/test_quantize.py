@@ -29,18 +29,18 @@ def noise(count, card=CARD, first=0):
     return [np.kron(s, np.ones((4, 4, 1), np.uint8))[None] for s in small]
 
 
-def saved(made, card, folder):
-    path = folder / f"{card.name}.onnx"
-    path.write_bytes(made.SerializeToString(deterministic=True))
-    return Model(card, path)
+def saved(made, folder):
+    path = folder / f"{made.card.name}.onnx"
+    path.write_bytes(made.data)
+    return Model(made.card, path)
 
 
 def model(folder, made, card=CARD):
     return find_model(networks.save(folder, made, card))
 
 
-def kinds(made):
-    return {node.op_type for node in made.graph.node}
+def graph(made):
+    return onnx.load_from_string(made.data).graph
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -50,14 +50,14 @@ def test_masks_agree_with_fp32_on_every_runtime(tmp_path, symmetric, color):
     exact = model(tmp_path, networks.deep(), card)
     # Random weights: scores are close, and more of them change places than in a trained network.
     options = {"symmetric": symmetric, "allow_drift": True}
-    made, own = quantize(exact, noise(24), noise(8, first=100), **options)
-    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds(made)
+    made = quantize(exact, noise(24), noise(8, first=100), **options)
+    own = made.card
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {n.op_type for n in graph(made).node}
     assert own.name == "small-int8"
     assert own.metrics["precision"] == "int8"
     assert own.metrics["agreement"] >= 0.97
-    data = made.SerializeToString(deterministic=True)
-    assert own.sha256 == hashlib.sha256(data).hexdigest()
-    quantized = saved(made, own, tmp_path)
+    assert own.sha256 == hashlib.sha256(made.data).hexdigest()
+    quantized = saved(made, tmp_path)
     for engine in ("openvino", "onnxruntime"):
         with (
             load_engine(quantized, engine=engine, precision="fp32") as mine,
@@ -70,9 +70,9 @@ def test_masks_agree_with_fp32_on_every_runtime(tmp_path, symmetric, color):
 def test_symmetric_has_no_zero_points(tmp_path):
     exact = model(tmp_path, networks.deep())
     for symmetric in (True, False):
-        made, _ = quantize(exact, noise(8), noise(4), symmetric=symmetric, allow_drift=True)
-        points = {n.input[2] for n in made.graph.node if n.op_type == "QuantizeLinear"}
-        values = [t for t in made.graph.initializer if t.name in points]
+        made = quantize(exact, noise(8), noise(4), symmetric=symmetric, allow_drift=True)
+        points = {n.input[2] for n in graph(made).node if n.op_type == "QuantizeLinear"}
+        values = [t for t in graph(made).initializer if t.name in points]
         assert values
         zero = all((onnx.numpy_helper.to_array(t) == 0).all() for t in values)
         assert zero == symmetric
@@ -92,13 +92,14 @@ def outlier():
 def test_layers_that_suffer_stay_in_fp32(tmp_path):
     said: list[str] = []
     exact = model(tmp_path, outlier())
-    made, own = quantize(exact, noise(16), noise(8, first=50), say=said.append)
-    kept = str(own.metrics["kept_in_fp32"]).split(", ")
+    made = quantize(exact, noise(16), noise(8, first=50), say=said.append)
+    kept = list(made.kept)
     assert 1 <= len(kept) <= 2
+    assert made.card.metrics["kept_in_fp32"] == ", ".join(kept)
     assert any("stay in FP32" in line for line in said)
-    assert own.metrics["agreement"] >= 0.99
-    convolutions = [n for n in made.graph.node if n.op_type == "Conv"]
-    weights = {t.name for t in made.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+    assert made.agreement.pixels >= 0.99
+    convolutions = [n for n in graph(made).node if n.op_type == "Conv"]
+    weights = {t.name for t in graph(made).initializer if t.data_type == onnx.TensorProto.FLOAT}
     in_float = [n.name for n in convolutions if n.input[1] in weights]
     assert sorted(in_float) == sorted(kept)
 
@@ -109,8 +110,9 @@ def test_drift_is_refused_and_can_be_allowed(tmp_path):
     dark = [picture // 64 for picture in noise(8)]
     with pytest.raises(DriftError, match=r"INT8 of small drifts: .* --allow-drift"):
         quantize(exact, dark, noise(8, first=50))
-    _, own = quantize(exact, dark, noise(8, first=50), allow_drift=True)
-    assert own.metrics["agreement"] < 0.99
+    made = quantize(exact, dark, noise(8, first=50), allow_drift=True)
+    assert made.agreement.pixels < 0.99
+    assert made.agreement.allowed
 
 
 def test_a_network_without_layers_is_refused(tmp_path):
@@ -137,6 +139,6 @@ def test_voc_on_real_pictures(tmp_path):
     )
     small = Model(card, voc.file)
     frames = guard_pictures(card)
-    made, own = quantize(small, frames[:4], frames[4:], allow_drift=True)
-    assert own.metrics["agreement"] > 0.95  # of four pictures' ranges; real use takes dozens
-    assert len(made.SerializeToString()) < 0.4 * voc.file.stat().st_size
+    made = quantize(small, frames[:4], frames[4:], allow_drift=True)
+    assert made.agreement.pixels > 0.95  # of four pictures' ranges; real use takes dozens
+    assert len(made.data) < 0.4 * voc.file.stat().st_size

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 import yaml
@@ -172,3 +174,43 @@ def test_an_onnx_file_is_refined_when_it_runs_and_not_before(streamseg, network,
     assert wrong.code == 1
     assert "'depth=1' is not KEY=NUMBER" in wrong.err
     assert streamseg(*words, "--refine", "none").code == 0
+
+
+@pytest.mark.timeout(240)
+def test_int8_from_a_clip_runs_and_says_what_it_is(streamseg, clip, tmp_path):
+    network = networks.save(tmp_path, networks.red_levels(), CARD)
+    words = ["build", network, "--engine", "openvino", "--precision", "int8"]
+    words += ["--calibrate", clip, "-o", "small8.onnx", "--allow-drift", "--json", "made.json"]
+    done = streamseg(*words)
+    assert done.code == 0, done.err
+    assert "ranges from 8 pictures, checked on 2 others" in done.err
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert made["precision"] == "int8"
+    assert made["kept_in_fp32"] == []
+    assert made["guard"]["frames"] == 2
+    card = yaml.safe_load((tmp_path / "small8.yaml").read_text())
+    assert card["metrics"]["precision"] == "int8"
+    done = streamseg("run", clip, "--model", "small8.onnx", "--mask", "ids/%03d.png")
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "ids").glob("*.png"))) == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--precision", "int8", "-o", "x.onnx"], "--precision int8 and --calibrate"),
+        (["--calibrate", "CLIP", "-o", "x.onnx"], "--precision int8 and --calibrate"),
+        (["--precision", "int8", "--calibrate", "CLIP"], "-o NAME.onnx writes a network"),
+        (["--precision", "int8", "--calibrate", "none", "-o", "x.onnx"], "none"),
+        (["--precision", "int8", "--calibrate", "one.png", "-o", "x.onnx"], "has 1 pictures; 5"),
+    ],
+)
+def test_mistakes_with_int8_are_one_line(streamseg, clip, tmp_path, words, text):
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((20, 20, 3), np.uint8))
+    network = networks.save(tmp_path, networks.red_levels(), CARD)
+    words = [str(clip) if word == "CLIP" else word for word in words]
+    done = streamseg("build", network, "--engine", "openvino", *words)
+    assert done.code != 0
+    assert text in " ".join(done.err.replace("│", " ").split())
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "x.onnx").exists()
