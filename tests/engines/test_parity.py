@@ -43,9 +43,9 @@ pytestmark = [
 
 # Of the largest logit. The issue asks for 1e-3 between the runtimes.
 FP32_BOUND = 1e-3
-# Half precision keeps 11 bits, and each of dozens of layers rounds again. Measured over all:
-# computed in FP16 at most XXX, weights kept in FP16 at most XXX.
-FP16_BOUND, HALF_WEIGHTS_BOUND = 2e-2, 1e-2
+# Half precision keeps 11 bits, and each of dozens of layers rounds again. Measured: computed in
+# FP16 at most 1.5e-3, weights kept in FP16 at most 1.3e-3; with resnet18, MAnet reaches 4.1e-3.
+FP16_BOUND = HALF_WEIGHTS_BOUND = 5e-3
 # They average to a grid (engines/export.py), or learn each place of the picture (DPT).
 FIXED_ONLY = ("pspnet", "upernet", "dpt")
 FREE = [name for name in OF_SMP if not name.startswith(FIXED_ONLY)]
@@ -97,7 +97,7 @@ def test_a_grid_of_cells_fixes_the_size(name, tmp_path):
     assert [dim.dim_value for dim in dims] == [0, 3, *SIZE]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*OF_SMP, "lraspp_mobilenet_v3_large"])
 def test_multiply_adds_are_those_that_torch_counts(name):
     from engines.zoo.catalog import count_torch
 
