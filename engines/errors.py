@@ -41,3 +41,8 @@ class DriftError(PlanError):
 
 class BuildStoppedError(PlanError):
     """A build was asked to stop; nothing was kept."""
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What an error of somebody else's says, without its line breaks, at most so many characters."""
+    return " ".join(str(error).split())[:most]

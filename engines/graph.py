@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from engines.card import Card
-from engines.errors import CardError, ModelError, RefineError
+from engines.errors import CardError, ModelError, RefineError, one_line
 from engines.nodes import Chain
 from engines.refine import Refine, grid_of, refined_card
 from engines.refine_graph import assemble, refine_scores
@@ -51,7 +51,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's, onnx's and the system's errors share no base
-        raise ModelError(f"{path} is not an ONNX model: {_line(error)}") from None
+        raise ModelError(f"{path} is not an ONNX model: {one_line(error)}") from None
     if not model.graph.node:
         raise ModelError(f"{path} is not an ONNX model: its graph is empty")
     return model
@@ -73,7 +73,7 @@ def wrap(model: onnx.ModelProto, card: Card, refine: Refine | None = None) -> on
         except Exception as error:  # protobuf's and the converter's errors share no base
             raise ModelError(
                 f"{card.name} is of ONNX opset {opset} and cannot be brought to {_LEAST_OPSET}: "
-                f"{_line(error)}; export it again with a newer opset"
+                f"{one_line(error)}; export it again with a newer opset"
             ) from None
     # Before version 4 every weight had to be an input as well, and here only the pictures are.
     inner.ir_version = max(inner.ir_version, 4)
@@ -113,7 +113,7 @@ def wrap(model: onnx.ModelProto, card: Card, refine: Refine | None = None) -> on
         inner = onnx.shape_inference.infer_shapes(inner, strict_mode=True)
     except Exception as error:  # the checker's and the inferer's errors share no base
         raise CardError(
-            f"{card.name} does not work at {card.input.height}x{card.input.width}: {_line(error)}; "
+            f"{card.name} does not work at {card.input.height}x{card.input.width}: {one_line(error)}; "
             "correct the card's input height and width"
         ) from None
     return inner
@@ -373,7 +373,3 @@ def _argmax(chain: Chain, count: int, kind: int, opset: int) -> None:
 
 def _value(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -215,9 +215,7 @@ def _converted(model: onnx.ModelProto, kept: list[str]) -> onnx.ModelProto:
                 node_block_list=kept,
             )
     except Exception as error:  # the converter raises what its parts raise
-        raise ModelError(
-            f"the network cannot be written in FP16: {' '.join(str(error).split())[:300]}"
-        ) from None
+        raise ModelError(f"the network cannot be written in FP16: {one_line(error)}") from None
     finally:
         log.setLevel(level)
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from engines.card import Card
 from engines.choose import is_installed, load_engine
-from engines.errors import DriftError, EngineUnavailableError, ModelError
+from engines.errors import DriftError, EngineUnavailableError, ModelError, one_line
 from engines.graph import PICTURES, at_card_size, normalizer, read_onnx
 from engines.guard import LEAST_AGREEMENT, Agreement, check, compare
 from engines.model import Model
@@ -144,7 +144,7 @@ class _Quantizer:
         try:
             quant_pre_process(str(self._float), str(self._float), skip_symbolic_shape=True)
         except Exception as error:  # the optimizer's, onnx's and the shape inferer's share no base
-            raise ModelError(f"{model.card.name} cannot be prepared: {_line(error)}") from None
+            raise ModelError(f"{model.card.name} cannot be prepared: {one_line(error)}") from None
         prepared = onnx.load(str(self._float))
         graph = prepared.graph
         _name_nodes(graph)
@@ -177,7 +177,7 @@ class _Quantizer:
                 },
             )
         except Exception as error:  # the quantizer's and the runtime's errors share no base
-            raise ModelError(f"the quantizer fails: {_line(error)}") from None
+            raise ModelError(f"the quantizer fails: {one_line(error)}") from None
         return onnx.load(str(path))
 
     def suspects(self, made: onnx.ModelProto) -> list[str]:
@@ -282,7 +282,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engines.card import Card, CardInput
-from engines.errors import ModelError
+from engines.errors import ModelError, one_line
 from engines.zoo.weights import load_encoder, load_network
 
 ARCHITECTURES = (
@@ -75,7 +75,7 @@ def make_smp(
             encoder, encoder_weights=None if local else encoder_weights, classes=classes, **options
         )
     except Exception as error:  # SMP's, timm's and the hub's share no base
-        raise ModelError(f"{name} on {encoder} cannot be made: {_line(error)}") from None
+        raise ModelError(f"{name} on {encoder} cannot be made: {one_line(error)}") from None
     if isinstance(encoder_weights, Path):
         load_encoder(network.encoder, encoder_weights)
     return network
@@ -149,7 +149,7 @@ def _fit_size(network: Any, name: str, size: tuple[int, int]) -> None:
         # On `meta` nothing is computed, only shapes.
         shape = deepcopy(network).to("meta")(torch.zeros(1, 3, height, width, device="meta")).shape
     except Exception as error:  # whatever a layer raises on a shape that it does not take
-        raise ModelError(f"{name} does not take {height}x{width}: {_line(error)}") from None
+        raise ModelError(f"{name} does not take {height}x{width}: {one_line(error)}") from None
     if shape[2] > height or shape[3] > width:
         raise ModelError(f"{name} answers {height}x{width} with {shape[2]}x{shape[3]}")
 
@@ -167,7 +167,3 @@ def _check_options(architecture: Any, encoder: str, options: dict[str, Any]) -> 
             f"{architecture.__name__} on {encoder} has no option {', '.join(wrong)}; "
             f"allowed: {', '.join(allowed)}"
         )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

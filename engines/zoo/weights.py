@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engines.errors import ModelError
+from engines.errors import ModelError, one_line
 
 # What comes after an encoder in files of whole classifiers: torchvision's, timm's, and the
 # EfficientNet ports' names.
@@ -33,8 +33,7 @@ def read_state(path: Path) -> dict[str, Any]:
         # weights_only: a pickle from somewhere must not run code.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile's, pickle's and torch's errors share no base
-        line = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path} is not a file of torch weights: {line}") from None
+        raise ModelError(f"{path} is not a file of torch weights: {one_line(error)}") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(

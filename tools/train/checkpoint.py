@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from engines.cache import write_atomically
+from engines.errors import one_line
 from pipeline.sinks.destination import disk_errors
 from tools.errors import TrainError
 from tools.train.config import TrainConfig, differences
@@ -97,5 +98,5 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise TrainError(f"no checkpoint at {path}") from None
     except Exception as error:  # zipfile's, pickle's and torch's errors share no base
-        raise TrainError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        raise TrainError(f"{path} cannot be read: {one_line(error)}") from None
     return content if isinstance(content, dict) else {}

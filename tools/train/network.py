@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.card import CardInput
-from engines.errors import ModelError
+from engines.errors import ModelError, one_line
 from engines.zoo.smp import make_smp
 from engines.zoo.street import make_street
 from engines.zoo.torchvision import make_torchvision, official_state
@@ -76,7 +76,7 @@ def check_size(network: nn.Module, height: int, width: int, key: str) -> None:
         with torch.no_grad():
             shape = network.eval()(torch.zeros(1, 3, height, width)).shape
     except Exception as error:  # whatever a layer raises on a shape that it does not take
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise ModelError(f"{key} [{height}, {width}] does not suit the network: {line}") from None
     if shape[2] > height or shape[3] > width:
         raise ModelError(
@@ -94,7 +94,7 @@ def check_batch(network: nn.Module, batch: int, height: int, width: int) -> None
         with torch.no_grad():
             deepcopy(network).train()(torch.zeros(1, 3, height, width))
     except ValueError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise ModelError(f"batch: this network does not learn from 1 picture: {line}") from None
 
 
