@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.errors import EngineUnavailableError, ModelError
+from engines.errors import EngineUnavailableError, ModelError, one_line
 
 # A change here that changes the result must raise PRECISION_REVISION in engines/wrapped.py.
 
