@@ -113,8 +113,8 @@ def wrap(model: onnx.ModelProto, card: Card, refine: Refine | None = None) -> on
         inner = onnx.shape_inference.infer_shapes(inner, strict_mode=True)
     except Exception as error:  # the checker's and the inferer's errors share no base
         raise CardError(
-            f"{card.name} does not work at {card.input.height}x{card.input.width}: {one_line(error)}; "
-            "correct the card's input height and width"
+            f"{card.name} does not work at {card.input.height}x{card.input.width}: "
+            f"{one_line(error)}; correct the card's input height and width"
         ) from None
     return inner
 
