@@ -44,5 +44,5 @@ class BuildStoppedError(PlanError):
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """What an error of somebody else's says, without its line breaks, at most so many characters."""
+    """What somebody else's error says, without its line breaks, at most so many characters."""
     return " ".join(str(error).split())[:most]
