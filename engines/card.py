@@ -81,6 +81,8 @@ class Card(_Strict):
     license: str = "not stated"
     source: str = "not stated"
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    int8: str | None = Field(default=None, pattern=r"^[\w.-]+\.onnx$")
+    """The same network in INT8: a file beside this one, with a card of its own."""
     metrics: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -93,6 +95,11 @@ class Card(_Strict):
         except CardError as error:
             raise ValueError(str(error)) from None
         return self
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the network is in INT8; engines/quantize.py writes it down."""
+        return self.metrics.get("precision") == "int8"
 
     @property
     def background(self) -> int | None:

@@ -22,7 +22,7 @@ _NEEDED = {
     "onnxruntime": ("onnxruntime",),
 }
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def load_engine(
         )
     if choice.engine == "tensorrt":
         return _load_tensorrt(found, precision, device, batch, wanted, choice.why, say, watch)
+    found, precision = _for_cpu(found, precision, batch)
     taken = refined_card(found.card, wanted)
     graph = wrapped_graph(found, say=say, refine=wanted)
     if choice.engine == "openvino":
@@ -142,6 +143,27 @@ def load_engine(
     )
 
 
+def _for_cpu(model: Model, precision: str, batch: int) -> tuple[Model, str]:
+    """The model's INT8 form, where its card names one and nobody asks for another precision; and
+    the precision that is left to choose.
+    """
+    if precision not in ("auto", "int8"):
+        return model, precision
+    if model.card.is_int8:
+        return model, "auto"
+    if model.card.int8 is not None:
+        quantized = find_model(model.file.parent / model.card.int8)
+        if quantized.card.input == model.card.input and batch == 1:
+            return quantized, "auto"
+        want = quantized.card.input
+        why = f"takes one picture of {want.height}x{want.width} at a time"
+    else:
+        why = "is not here: streamseg build MODEL --precision int8 --calibrate VIDEO makes it"
+    if precision == "int8":
+        raise EngineUnavailableError(f"{model.card.name} in INT8 {why}")
+    return model, precision
+
+
 def _load_tensorrt(
     model: Model,
     precision: str,
@@ -155,6 +177,12 @@ def _load_tensorrt(
     from engines.cuda.device import device_number, open_device
     from engines.tensorrt.options import PlanOptions
     from engines.tensorrt.plans import Order, load_file, load_kept
+
+    if precision == "int8" or model.card.is_int8:
+        raise EngineUnavailableError(
+            "INT8 is for openvino and onnxruntime so far; with TensorRT take fp16, and the network "
+            "in FP32 to make it from"
+        )
 
     gpu = open_device(device_number(device))
     if model.file.suffix == PLAN_SUFFIX:

@@ -60,7 +60,7 @@ class OnnxRuntimeEngine(RingEngine):
         self._runs: dict[int, Future[tuple[Labels, float]]] = {}
         info = EngineInfo(
             name="onnxruntime",
-            precision="fp32",
+            precision="int8" if card.is_int8 else "fp32",
             version=ort.__version__,
             device=f"CPU ({platform.processor() or platform.machine()})",
             why=why,

@@ -100,7 +100,7 @@ class OpenVinoEngine(RingEngine):
         kind = self._compiled.get_property(hints.inference_precision())
         info = EngineInfo(
             name="openvino",
-            precision=_NAMES.get(kind, str(kind)),
+            precision="int8" if card.is_int8 else _NAMES.get(kind, str(kind)),
             version=str(ov.__version__).split("-")[0],
             device=f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})".replace("  ", " "),
             why=why,

@@ -30,7 +30,7 @@ class RunConfig(BaseModel):
     weights: str | None = None
     size: tuple[int, int] | None = None
     engine: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     device: str | None = None
     refine: str = "none"
     overlay: float = Field(default=0.5, ge=0, le=1)

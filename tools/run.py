@@ -69,7 +69,7 @@ def run(
         Opt(help="auto, tensorrt, openvino or onnxruntime. Default: auto, which says its choice."),
     ] = None,
     precision: Annotated[
-        str | None, Opt(help="auto, fp32, bf16 or fp16. Default: auto, the device's best.")
+        str | None, Opt(help="auto, fp32, bf16, fp16 or int8. Default: auto, the fastest here.")
     ] = None,
     device: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import external_data_helper
 
 from engines.cache import cache_dir, write_atomically
@@ -25,6 +26,7 @@ from engines.cuda.device import open_device
 from engines.errors import CardError, EngineUnavailableError, ModelError, PlanError
 from engines.model import find_model
 from engines.openvino_engine import available_precisions
+from engines.quantize import quantize
 from engines.tensorrt import plans
 from engines.tensorrt.options import PlanOptions
 from engines.wrapped import wrapped_graph
@@ -101,7 +103,8 @@ def test_unknown_engines_and_precisions_are_told_what_there_is(path):
 
 
 def test_a_precision_that_the_processor_lacks_is_refused(path):
-    lacking = [p for p in PRECISIONS[1:] if p not in available_precisions()]
+    natively = [p for p in PRECISIONS if p not in ("auto", "int8")]
+    lacking = [p for p in natively if p not in available_precisions()]
     if not lacking:
         pytest.skip("this processor computes in every precision")
     with pytest.raises(EngineUnavailableError, match=rf"{lacking[0]}.*it does in: fp32"):
@@ -119,6 +122,44 @@ def test_every_precision_that_is_said_to_work_does(path):
         with load_engine(path, precision=precision) as engine:
             assert engine.info.precision == precision
             assert engine.submit(networks.noise(1, CARD)).result().any()
+
+
+@pytest.fixture
+def in_both(tmp_path):
+    """A network in FP32 whose card names its INT8 form, which lies beside it."""
+    card = CARD.model_copy(update={"int8": "small-int8.onnx"})
+    path = networks.save(tmp_path, networks.red_levels(), card)
+    pictures = list(networks.noise(12, CARD)[:, None])
+    made = quantize(find_model(path), pictures[:8], pictures[8:], allow_drift=True)
+    (tmp_path / "small-int8.onnx").write_bytes(made.data)
+    text = yaml.safe_dump(made.card.model_dump(mode="json", exclude_none=True))
+    (tmp_path / "small-int8.yaml").write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_cpus_run_the_int8_form_that_a_card_names(in_both, engine):
+    for precision, expected in (("auto", "int8"), ("int8", "int8"), ("fp32", "fp32")):
+        with load_engine(in_both, engine=engine, precision=precision) as loaded:
+            assert loaded.info.precision == expected
+            assert loaded.submit(networks.noise(1, CARD)).result().any()
+    with load_engine(in_both, engine=engine, size=(20, 24)) as loaded:
+        assert loaded.info.precision != "int8"  # that file is for one size
+    with load_engine(in_both, engine=engine, batch=2) as loaded:
+        assert loaded.info.precision != "int8"
+    with pytest.raises(EngineUnavailableError, match="in INT8 takes one picture of 12x16"):
+        load_engine(in_both, engine=engine, precision="int8", size=(20, 24))
+
+
+def test_an_int8_form_that_is_missing_is_named(path, in_both):
+    (in_both.parent / "small-int8.onnx").unlink()
+    with pytest.raises(ModelError, match=r"no model file at .*small-int8.onnx"):
+        load_engine(in_both, engine="openvino")
+
+
+def test_int8_of_a_network_that_has_none_says_how_to_make_it(path):
+    with pytest.raises(EngineUnavailableError, match="small in INT8 is not here: streamseg build"):
+        load_engine(path, engine="openvino", precision="int8")
 
 
 def test_auto_says_why():
