@@ -37,6 +37,7 @@ class RunConfig(BaseModel):
     max_frames: int | None = Field(default=None, ge=1)
     fps: float = Field(default=25.0, gt=0, le=1000)
     report: str | None = None
+    trace: str | None = None
     force: bool = False
     quiet: bool = False
 
