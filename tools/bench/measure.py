@@ -1,0 +1,157 @@
+"""Frames a second: of the engine alone, and of whole pipelines."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engines.engine import Engine
+from pipeline.api import stages_for
+from pipeline.runner import Pipeline
+from pipeline.sources import AnySource, SyntheticSource
+from pipeline.stages.geometry import to_network
+from pipeline.trace import Recorder
+from tools.errors import ToolError
+
+ENDLESS = 1 << 40
+"""More frames than anybody waits for."""
+
+
+class StoppedMeasuring(Exception):  # noqa: N818 - it is no error
+    """Somebody pressed Ctrl-C; half a measurement is none."""
+
+
+class Stop:
+    """Ends what is being measured, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pipeline: Pipeline | None = None
+        self.asked = False
+
+    def __call__(self) -> None:
+        with self._lock:
+            self.asked, pipeline = True, self._pipeline
+        if pipeline is not None:
+            pipeline.stop()
+
+    def check(self) -> None:
+        """Raises StoppedMeasuring once asked to."""
+        if self.asked:
+            raise StoppedMeasuring
+
+    @contextmanager
+    def ending(self, pipeline: Pipeline) -> Iterator[Pipeline]:
+        """Runs the pipeline in the block; to stop ends it, and leaves the block by an exception."""
+        with self._lock:
+            self._pipeline = pipeline
+        try:
+            self.check()
+            with pipeline:
+                yield pipeline
+            self.check()
+        finally:
+            with self._lock:
+                self._pipeline = None
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What one run of a pipeline came to."""
+
+    fps: float
+    stages: list[dict[str, Any]]
+    """Rows of the report's `stages`."""
+    bottleneck: dict[str, Any] | None
+
+
+def measure_engine(engine: Engine, seconds: float, warmup_s: float, stop: Stop) -> float:
+    """Pictures a second with as many submissions under way as the engine takes, each of as many
+    pictures as it takes; nothing but the engine is at work.
+    """
+    pictures = _pictures(engine)
+    flying: deque[Any] = deque()
+    done = 0
+    begun = time.perf_counter()
+    measured_from, before = begun, 0
+    warm = False
+    for number in range(ENDLESS):
+        flying.append(engine.submit(pictures[number % len(pictures)]))
+        if len(flying) < engine.depth:
+            continue
+        flying.popleft().result()
+        done += engine.batch
+        stop.check()
+        now = time.perf_counter()
+        if not warm and now - begun >= warmup_s:
+            warm, measured_from, before = True, now, done
+        elif warm and now - measured_from >= seconds:
+            break
+    rate = (done - before) / (time.perf_counter() - measured_from)
+    for pending in flying:
+        pending.result()
+    return rate
+
+
+def measure_pipeline(
+    source: AnySource,
+    engine: Engine,
+    seconds: float,
+    warmup_s: float,
+    stop: Stop,
+    trace: Recorder | None = None,
+) -> Passed:
+    """Frames a second through every stage to a caller who does nothing with them, until `seconds`
+    after the warm-up have passed or the source ends. Closes the source.
+    """
+    times: list[float] = []
+    with closing(source):
+        pipeline = Pipeline(source, stages_for(engine), trace=trace)
+        with stop.ending(pipeline):
+            for _ in pipeline:
+                times.append(time.perf_counter())
+                if times[-1] - times[0] >= warmup_s + seconds:
+                    break
+    found = pipeline.bottleneck
+    return Passed(
+        fps=rate_of(times, warmup_s, source.name),
+        stages=[stage.as_dict() for stage in pipeline.stage_stats],
+        bottleneck=None if found is None else found.as_dict(),
+    )
+
+
+def rate_of(times: Sequence[float], warmup_s: float, name: str) -> float:
+    """Frames a second from the times, in seconds, at which frames came.
+
+    The warm-up is left out where at least half of the frames come after it; a clip that is shorter
+    counts as a whole. Raises ToolError for fewer than two frames.
+    """
+    if len(times) < 2 or times[-1] <= times[0]:
+        raise ToolError(f"{name} has too few frames to measure a rate: {len(times)}; give more")
+    warm = [t for t in times if t - times[0] >= warmup_s]
+    used = warm if 2 * len(warm) >= len(times) and len(warm) >= 2 else times
+    return (len(used) - 1) / (used[-1] - used[0])
+
+
+def warm_up(engine: Engine) -> None:
+    """Two pictures for each slot: first runs allocate, compile and wake the device."""
+    pictures = _pictures(engine)
+    flying = [engine.submit(pictures[i % len(pictures)]) for i in range(2 * engine.depth)]
+    for pending in flying:
+        pending.result()
+
+
+def _pictures(engine: Engine) -> list[Any]:
+    """Submissions, uint8 (batch, height, width, 3) RGB, of the synthetic source's pictures."""
+    frames = list(SyntheticSource(360, 640, count=4).frames())
+    return [
+        np.repeat(to_network(frame.image, engine.card.input), engine.batch, axis=0)
+        for frame in frames
+    ]
