@@ -30,7 +30,7 @@ svg .strong { font-weight: 600; } svg .small { font-size: 10px; }
 svg .grid { stroke: var(--faint); fill: none; } svg .axis { stroke: var(--ink); fill: none; }
 svg .whisker, svg .mark { stroke: var(--ink); fill: none; }
 svg .mark { stroke-dasharray: 3 2; }
-svg .wait { fill: var(--paper); stroke: var(--ink); stroke-width: .6; fill-opacity: .75; }
+svg .wait { fill: var(--paper); stroke: var(--faint); fill-opacity: .75; }
 svg .c0 { fill: var(--c0); } svg .c1 { fill: var(--c1); } svg .c2 { fill: var(--c2); }
 svg .c3 { fill: var(--c3); } svg .c4 { fill: var(--c4); } svg .c5 { fill: var(--c5); }
 .note { opacity: .8; }
@@ -71,7 +71,7 @@ def _page(result: Result) -> Iterator[str]:
         yield f"<h2>Stages over time: {escape(result.timeline.title)}</h2>"
         yield svg.timeline(result.timeline.spans)
         yield (
-            '<p class="note">A colour is a frame, framed is waiting; network: what is under way in '
+            '<p class="note">A colour is a frame, pale is waiting; network: what is under way in '
             "the engine. From a traced run beside the measurements.</p>"
         )
     for table in tables(result):

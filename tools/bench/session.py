@@ -241,7 +241,8 @@ def _announce(entries: Sequence[_Entry], ask: Ask, say: Printer) -> None:
     )
     most = ask.rounds * runs * each
     say.note(
-        f"plan    {ask.rounds} rounds of {runs} runs, at most {most / 60:.1f} min; Ctrl-C ends"
+        f"plan    {ask.rounds} rounds of {runs} runs, about {most / 60:.1f} min; Ctrl-C ends "
+        "them and keeps what there is"
     )
 
 

@@ -55,7 +55,7 @@ def distributions(lives: Sequence[Live], title: str) -> str:
     if high - low < 0.3:  # all alike: an axis of a factor of two about them
         middle = (low + high) / 2
         low, high = middle - 0.15, middle + 0.15
-    left, right, tall = 90, 20, 84
+    left, right, tall = 90, 80, 84
 
     def x(ms: float) -> float:
         return left + (math.log10(ms) - low) / (high - low) * (WIDTH - left - right)
@@ -81,17 +81,18 @@ def distributions(lives: Sequence[Live], title: str) -> str:
                     f'y="{y + tall - height:.1f}" width="{width - 1:.1f}" height="{height:.1f}">'
                     f"<title>{count} of {live.frames} frames</title></rect>"
                 )
-        for name in ("p50", "p99"):
+        for name, anchor, aside in (("p50", "end", -3), ("p99", "start", 3)):
             at = x(max(10**low, min(10**high, live.latency_ms[name])))
             parts.append(f'<path class="mark" d="M{at:.1f} {y + 6:.1f}V{y + tall:.1f}"/>')
-            parts.append(_text(at + 3, y + 12, f"{name} {live.latency_ms[name]:.1f}", "small"))
+            label = f"{name} {live.latency_ms[name]:.1f}"
+            parts.append(_text(at + aside, y + 12, label, "small", anchor))
         parts.append(f'<path class="axis" d="M{left} {y + tall:.1f}H{WIDTH - right}"/>')
         y += tall + 16
     return _svg(bottom + 24, parts, "distribution")
 
 
 def timeline(spans: Sequence[Span]) -> str:
-    """Rows of spans over time; a colour is a frame, hollow is waiting."""
+    """Rows of spans over time; a colour is a frame, pale is waiting."""
     rows = list(dict.fromkeys(span.row for span in spans))
     length = max((span.end_ms for span in spans), default=0.0) or 1.0
     left, right, tall = 100, 20, 30
