@@ -118,9 +118,12 @@ def run(
         raise typer.BadParameter("--rates names no rate; leave --rates out for 10,30,60")
     if not any(case.batch == 1 for case in cases) and not {"engine"} & set(parts):
         raise typer.BadParameter("pipelines run with --batch 1; above it only the engine is run")
+    if trace is not None and not any(case.batch == 1 for case in cases):
+        raise typer.BadParameter("--trace runs a pipeline, which needs --batch 1 among the batches")
     pixels = parse_size(picture or "720x1280", "--picture")
 
-    from tools.bench.session import Ask, bench
+    from tools.bench.rounds import Ask
+    from tools.bench.session import bench
 
     code = bench(
         Ask(

@@ -110,7 +110,7 @@ def facts(result: Result) -> list[str]:
     )
     lines.append(_sharing(result))
     if result.interrupted:
-        lines.append(f"Ended early, in round {result.rounds_done + 1} of {how.rounds}")
+        lines.append(f"Ended early, after {result.rounds_done} of {how.rounds} rounds")
     return lines
 
 

@@ -16,10 +16,11 @@ from engines.fake_engine import FakeEngine
 from tests.networks import make_card, network, random_layer, save
 from tests.tools.bench.test_pages import check_page
 from tests.tools.test_interrupt import Process
-from tools.bench import session
+from tools.bench import rounds
 from tools.bench.plan import PARTS, make_cases
 from tools.bench.result import read_result
-from tools.bench.session import Ask, bench
+from tools.bench.rounds import Ask
+from tools.bench.session import bench
 from tools.errors import ToolError
 
 pytestmark = pytest.mark.timeout(60)
@@ -145,6 +146,17 @@ def test_an_engine_that_fails_later_leaves_the_others_and_its_own_figures(tmp_pa
     assert len(good.rates["synthetic"].values) == 2
 
 
+def test_an_engine_that_fails_at_once_is_an_error_and_leaves_no_file(tmp_path):
+    def fails(model, **rest):
+        engine = fake(model, **rest)
+        engine._fail_on = frozenset(range(4, 10**6))  # it survives being warmed
+        return engine
+
+    with pytest.raises(ToolError, match=r"nothing can be measured: .*told to fail"):
+        bench(ask(tmp_path, parts=["engine"]), fails)
+    assert not list(tmp_path.iterdir())
+
+
 def test_rounds_are_taken_in_turns(tmp_path, monkeypatch):
     order = []
 
@@ -152,14 +164,14 @@ def test_rounds_are_taken_in_turns(tmp_path, monkeypatch):
         order.append(engine.card.input.height)
         return 10.0
 
-    monkeypatch.setattr(session, "measure_engine", measured)
+    monkeypatch.setattr(rounds, "measure_engine", measured)
     cases = make_cases(["voc"], ["18x32", "36x64"], [], [], ["fp32"])
     bench(ask(tmp_path, cases=cases, parts=["engine"], rounds=3), fake)
     assert order == [18, 36] * 3
 
 
 def test_a_stop_keeps_what_was_measured(tmp_path, monkeypatch):
-    real, done = session.measure_engine, []
+    real, done = rounds.measure_engine, []
 
     def counted(engine, seconds, warmup_s, stop):
         if len(done) == 3:
@@ -167,7 +179,7 @@ def test_a_stop_keeps_what_was_measured(tmp_path, monkeypatch):
         done.append(1)
         return real(engine, 30.0 if len(done) == 4 else seconds, warmup_s, stop)
 
-    monkeypatch.setattr(session, "measure_engine", counted)
+    monkeypatch.setattr(rounds, "measure_engine", counted)
     cases = make_cases(["voc"], ["18x32", "36x64"], [], [], ["fp32"])
     wanted = ask(tmp_path, cases=cases, parts=["engine"], rounds=50)
     begun = time.monotonic()
@@ -180,7 +192,7 @@ def test_a_stop_keeps_what_was_measured(tmp_path, monkeypatch):
 
 
 def test_what_broke_unexpectedly_keeps_what_was_measured(tmp_path, monkeypatch):
-    real, done = session.measure_engine, []
+    real, done = rounds.measure_engine, []
 
     def breaks(*rest):
         done.append(1)
@@ -188,7 +200,7 @@ def test_what_broke_unexpectedly_keeps_what_was_measured(tmp_path, monkeypatch):
             raise ZeroDivisionError("a bug")
         return real(*rest)
 
-    monkeypatch.setattr(session, "measure_engine", breaks)
+    monkeypatch.setattr(rounds, "measure_engine", breaks)
     wanted = ask(tmp_path, parts=["engine"], rounds=3)
     with pytest.raises(ZeroDivisionError):
         bench(wanted, fake)
@@ -238,6 +250,7 @@ def test_a_network_of_fixed_size_is_a_failed_row(streamseg, tmp_path, rng):
         (["--rates", "0"], "--rates"),
         (["x.mp4", "--picture", "9x9"], "--picture"),
         (["--batch", "2", "--only", "live"], "--batch 1"),
+        (["--batch", "2", "--trace", "t.json"], "--batch 1"),
         (["compare", "a.json"], "B.json"),
     ],
 )
@@ -254,6 +267,7 @@ def test_wrong_usage_is_code_2_and_one_message(streamseg, words, says):
         (["nonesuch.mp4"], "no file or folder"),
         (["--json", "no/such/folder.json"], "no folder"),
         (["--json", "a.json", "--html", "a.json"], "named twice"),
+        (["--model", "m.onnx", "--json", "m.onnx", "--force"], "is what is measured"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_runs(streamseg, tmp_path, words, says):
