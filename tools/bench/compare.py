@@ -119,6 +119,8 @@ def _figures(row: Row) -> Iterator[_Figure]:
     """All that a row is compared by."""
     for part, series in row.rates.items():
         yield _Figure(f"{part} fps", series)
+    for part, series in row.cpu_ms.items():
+        yield _Figure(f"{part} CPU ms a frame", series, False)
     for pair, series in row.ratios.items():
         yield _Figure(pair, series)
     if row.peak is not None:

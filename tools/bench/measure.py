@@ -63,16 +63,27 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Alone:
+    """What one run of the engine alone came to."""
+
+    fps: float
+    cpu_ms: float
+    """Milliseconds of processor time of this process a picture."""
+
+
+@dataclass(frozen=True)
 class Passed:
     """What one run of a pipeline came to."""
 
     fps: float
+    cpu_ms: float
+    """Milliseconds of processor time of this process a frame."""
     stages: list[dict[str, Any]]
     """Rows of the report's `stages`."""
     bottleneck: dict[str, Any] | None
 
 
-def measure_engine(engine: Engine, seconds: float, warmup_s: float, stop: Stop) -> float:
+def measure_engine(engine: Engine, seconds: float, warmup_s: float, stop: Stop) -> Alone:
     """Pictures a second with as many submissions under way as the engine takes, each of as many
     pictures as it takes; nothing but the engine is at work.
     """
@@ -80,7 +91,7 @@ def measure_engine(engine: Engine, seconds: float, warmup_s: float, stop: Stop) 
     flying: deque[Any] = deque()
     done = 0
     begun = time.perf_counter()
-    measured_from, before = begun, 0
+    since, before, cpu = begun, 0, time.process_time()
     warm = False
     for number in range(ENDLESS):
         flying.append(engine.submit(pictures[number % len(pictures)]))
@@ -91,13 +102,14 @@ def measure_engine(engine: Engine, seconds: float, warmup_s: float, stop: Stop) 
         stop.check()
         now = time.perf_counter()
         if not warm and now - begun >= warmup_s:
-            warm, measured_from, before = True, now, done
-        elif warm and now - measured_from >= seconds:
+            warm, since, before, cpu = True, now, done, time.process_time()
+        elif warm and now - since >= seconds:
             break
-    rate = (done - before) / (time.perf_counter() - measured_from)
+    lasted, cpu_s = time.perf_counter() - since, time.process_time() - cpu
     for pending in flying:
         pending.result()
-    return rate
+    count = done - before
+    return Alone(fps=count / lasted, cpu_ms=1000 * cpu_s / count)
 
 
 def measure_pipeline(
@@ -112,32 +124,42 @@ def measure_pipeline(
     after the warm-up have passed or the source ends. Closes the source.
     """
     times: list[float] = []
+    cpu: list[float] = []
     with closing(source):
         pipeline = Pipeline(source, stages_for(engine), trace=trace)
         with stop.ending(pipeline):
             for _ in pipeline:
                 times.append(time.perf_counter())
+                cpu.append(time.process_time())
                 if times[-1] - times[0] >= warmup_s + seconds:
                     break
     found = pipeline.bottleneck
+    fps, begun = rate_of(times, warmup_s, source.name), measured_from(times, warmup_s)
     return Passed(
-        fps=rate_of(times, warmup_s, source.name),
+        fps=fps,
+        cpu_ms=1000 * (cpu[-1] - cpu[begun]) / (len(cpu) - 1 - begun),
         stages=[stage.as_dict() for stage in pipeline.stage_stats],
         bottleneck=None if found is None else found.as_dict(),
     )
 
 
 def rate_of(times: Sequence[float], warmup_s: float, name: str) -> float:
-    """Frames a second from the times, in seconds, at which frames came.
+    """Frames a second from the times, in seconds, at which frames came, the warm-up left out.
 
-    The warm-up is left out where at least half of the frames come after it; a clip that is shorter
-    counts as a whole. Raises ToolError for fewer than two frames.
+    Raises ToolError for fewer than two frames.
     """
     if len(times) < 2 or times[-1] <= times[0]:
         raise ToolError(f"{name} has too few frames to measure a rate: {len(times)}; give more")
-    warm = [t for t in times if t - times[0] >= warmup_s]
-    used = warm if 2 * len(warm) >= len(times) and len(warm) >= 2 else times
+    used = times[measured_from(times, warmup_s) :]
     return (len(used) - 1) / (used[-1] - used[0])
+
+
+def measured_from(times: Sequence[float], warmup_s: float) -> int:
+    """The first frame after the warm-up, where at least half of the frames come after it; a clip
+    that is shorter counts from its first.
+    """
+    warm = sum(t - times[0] >= warmup_s for t in times)
+    return len(times) - warm if 2 * warm >= len(times) and warm >= 2 else 0
 
 
 def warm_up(engine: Engine) -> None:

@@ -87,6 +87,7 @@ class Row(_Part):
     error: str | None = None
     load_s: float | None = None
     rates: dict[str, Series] = Field(default_factory=dict)
+    cpu_ms: dict[str, Series] = Field(default_factory=dict)
     ratios: dict[str, Series] = Field(default_factory=dict)
     stages: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     bottleneck: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.sources import AnySource, SyntheticSource, open_source
 from pipeline.stats import Histogram
 from tools.bench.latency import PERCENTS, LiveRun, run_live, search_peak
-from tools.bench.measure import ENDLESS, Passed, Stop, measure_engine, measure_pipeline
+from tools.bench.measure import ENDLESS, Alone, Passed, Stop, measure_engine, measure_pipeline
 from tools.bench.plan import Case, Size
 from tools.bench.result import Live, Peak, Probe, Row, Series
 from tools.errors import ToolError
@@ -56,6 +56,7 @@ class Entry:
     row: Row
     engine: Engine | None = None
     rates: dict[str, list[float]] = field(default_factory=dict)
+    cpu_ms: dict[str, list[float]] = field(default_factory=dict)
     live: dict[float, list[LiveRun]] = field(default_factory=dict)
     peaks: list[float] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
@@ -82,9 +83,10 @@ def _measure(
     """One round of one combination, in words."""
     said = []
 
-    def keep(part: str, fps: float) -> None:
-        entry.rates.setdefault(part, []).append(fps)
-        said.append(f"{part} {fps:.1f} fps")
+    def keep(part: str, found: Alone | Passed) -> None:
+        entry.rates.setdefault(part, []).append(found.fps)
+        entry.cpu_ms.setdefault(part, []).append(found.cpu_ms)
+        said.append(f"{part} {found.fps:.1f} fps")
 
     if "engine" in ask.parts:
         keep("engine", measure_engine(engine, ask.seconds, ask.warmup, stop))
@@ -97,7 +99,7 @@ def _measure(
         sources["file"] = lambda: open_source(name)
     for part, opened in sources.items():
         passed = measure_pipeline(opened(), engine, ask.seconds, ask.warmup, stop)
-        keep(part, passed.fps)
+        keep(part, passed)
         _keep_stages(entry.row, part, passed)
     for fps in ask.rates if "live" in ask.parts else ():
         run = run_live(engine, fps, ask.seconds, ask.warmup, picture, stop)
@@ -106,7 +108,7 @@ def _measure(
     if "peak" in ask.parts:
         start = entry.peaks[-1] if entry.peaks else 0.0
         start = start or entry.rates.get("synthetic", [0.0])[-1]
-        start = start or measure_engine(engine, min(1.0, ask.seconds), ask.warmup, stop)
+        start = start or measure_engine(engine, min(1.0, ask.seconds), ask.warmup, stop).fps
 
         def probe(fps: float) -> bool:
             run = run_live(engine, fps, ask.seconds, ask.warmup, picture, stop)
@@ -137,6 +139,7 @@ def finish(entry: Entry) -> None:
     """Rounds -> medians and spreads, in the row."""
     row = entry.row
     row.rates = {part: Series.of(values) for part, values in entry.rates.items()}
+    row.cpu_ms = {part: Series.of(values) for part, values in entry.cpu_ms.items()}
     for part, base in (("synthetic", "engine"), ("file", "engine"), ("file", "synthetic")):
         # Within a round, so that what slows the machine down for a while slows both.
         pairs = zip(entry.rates.get(part, ()), entry.rates.get(base, ()), strict=False)

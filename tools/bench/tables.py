@@ -21,17 +21,20 @@ class Table:
 def tables(result: Result) -> list[Table]:
     """What there is to show; a table without a row is left out."""
     good = [row for row in result.rows if row.rates or row.live or row.peak]
-    return [t for t in (_rates(good), _live(good), _peaks(good), _faults(result)) if t.rows]
+    made = (_rates(good), _cpu(good), _live(good), _peaks(good), _faults(result))
+    return [table for table in made if table.rows]
+
+
+_HEADS = {"engine": "engine only", "synthetic": "synthetic source", "file": "file"}
 
 
 def _rates(rows: list[Row]) -> Table:
     parts = [p for p in ("engine", "synthetic", "file") if any(p in row.rates for row in rows)]
     pairs = ("synthetic/engine", "file/engine", "file/synthetic")
     ratios = [p for p in pairs if any(p in row.ratios for row in rows)]
-    heads = {"engine": "engine only", "synthetic": "synthetic source", "file": "file"}
     return Table(
         "Throughput, frames/s",
-        ["", *(heads[p] for p in parts), *(p.replace("/", " / ") for p in ratios), "limit"],
+        ["", *(_HEADS[p] for p in parts), *(p.replace("/", " / ") for p in ratios), "limit"],
         [
             [
                 row.title,
@@ -42,6 +45,15 @@ def _rates(rows: list[Row]) -> Table:
             for row in rows
             if row.rates
         ],
+    )
+
+
+def _cpu(rows: list[Row]) -> Table:
+    parts = [p for p in ("engine", "synthetic", "file") if any(p in row.cpu_ms for row in rows)]
+    return Table(
+        "Processor time, ms a frame (on a shared machine steadier than frames/s)",
+        ["", *(_HEADS[p] for p in parts)],
+        [[row.title, *(spread(row.cpu_ms.get(p)) for p in parts)] for row in rows if row.cpu_ms],
     )
 
 

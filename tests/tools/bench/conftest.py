@@ -49,6 +49,7 @@ def make_row(model="voc", fps=(40.0, 41.0, 42.0), **over):
         "version": "2026.4",
         "device": "CPU",
         "rates": {"engine": Series.of(fps), "synthetic": Series.of([38.0, 39.0, 40.0])},
+        "cpu_ms": {"engine": Series.of([50.0, 50.1, 50.2])},
         "ratios": {"synthetic/engine": Series.of([0.94, 0.95, 0.96])},
         "stages": {"synthetic": [{"name": "infer", "frames": 3, "busy_ms": 1.0}]},
         "bottleneck": {"synthetic": {"stage": "infer", "fps_limit": 90.0, "advice": "none"}},

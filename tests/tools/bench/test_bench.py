@@ -17,6 +17,7 @@ from tests.networks import make_card, network, random_layer, save
 from tests.tools.bench.test_pages import check_page
 from tests.tools.test_interrupt import Process
 from tools.bench import rounds
+from tools.bench.measure import Alone
 from tools.bench.plan import PARTS, make_cases
 from tools.bench.result import read_result
 from tools.bench.rounds import Ask
@@ -77,6 +78,8 @@ def test_one_run_has_everything(tmp_path, clip, capsys):
         single = row.batch == 1
         assert set(row.rates) == ({"engine", "synthetic", "file"} if single else {"engine"})
         assert all(len(series.values) == 2 for series in row.rates.values())
+        assert set(row.cpu_ms) == set(row.rates)
+        assert all(0 < v < 1000 for series in row.cpu_ms.values() for v in series.values)
         assert len(row.live) == single
         assert (row.peak is not None) == single
         if single:
@@ -162,7 +165,7 @@ def test_rounds_are_taken_in_turns(tmp_path, monkeypatch):
 
     def measured(engine, *rest):
         order.append(engine.card.input.height)
-        return 10.0
+        return Alone(10.0, 1.0)
 
     monkeypatch.setattr(rounds, "measure_engine", measured)
     cases = make_cases(["voc"], ["18x32", "36x64"], [], [], ["fp32"])

@@ -74,7 +74,7 @@ def test_rows_are_matched_by_what_they_measured():
     assert told == [("b 289x513, openvino fp32", "engine fps", "better")]
     assert found.only_before == ["gone 289x513, openvino fp32"]
     assert found.only_after == ["new 289x513, openvino fp32"]
-    assert len({c.name for c in found.changes}) == 8
+    assert len({c.name for c in found.changes}) == 9
 
 
 def test_another_size_batch_engine_or_precision_is_another_row():
@@ -111,7 +111,7 @@ def test_the_program_says_what_changed_and_succeeds(streamseg, tmp_path):
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert sum(line.startswith("worse ") for line in lines) == 3
-    assert "0 better, 3 worse, 5 same, 0 unclear" in lines
+    assert "0 better, 3 worse, 6 same, 0 unclear" in lines
     assert any("engine fps 41 (40..42) -> 20.1 (20..20.2), -51.0%" in line for line in lines)
     done = streamseg("bench", "compare", a, b, "--fail-on-regression", "5")
     assert done.code == 1
@@ -145,7 +145,7 @@ def test_what_is_no_benchmark_is_one_line(streamseg, tmp_path, text, says):
 
 def test_text_ends_with_the_rule():
     text = to_text(compare(make_result(), make_result()))
-    assert "0 better, 0 worse, 8 same, 0 unclear" in text
+    assert "0 better, 0 worse, 9 same, 0 unclear" in text
     assert text.splitlines()[-1].startswith("better or worse: the medians differ by more than half")
 
 

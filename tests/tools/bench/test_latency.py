@@ -146,13 +146,14 @@ def test_an_unpaced_source_is_not_live_and_waits_for_nobody():
 def test_the_engine_alone_is_measured_with_all_its_slots():
     with FakeEngine(CARD, parallel=2, depth=4, delay_s=0.02) as engine:
         warm_up(engine)
-        fps = measure_engine(engine, 0.5, 0.1, Stop())
-    assert 25 < fps <= 101  # two at a time, 20 ms each
+        found = measure_engine(engine, 0.5, 0.1, Stop())
+    assert found.cpu_ms < 15, "sleeping takes no processor time"
+    assert 25 < found.fps <= 101  # two at a time, 20 ms each
 
 
 def test_a_batch_counts_its_pictures():
     with FakeEngine(CARD, batch=4, parallel=1, depth=2, delay_s=0.02) as engine:
-        assert 50 < measure_engine(engine, 0.5, 0.1, Stop()) <= 205
+        assert 50 < measure_engine(engine, 0.5, 0.1, Stop()).fps <= 205
 
 
 def test_a_pipeline_is_no_faster_than_its_slowest_stage():

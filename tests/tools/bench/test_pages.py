@@ -67,7 +67,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing():
     assert [chart.get("class") for chart in charts] == [
         "bars", "distribution", "distribution", "timeline",
     ]  # fmt: skip
-    assert tags.seen.count("table") == 4
+    assert tags.seen.count("table") == 5
     assert "A &lt;fast&gt; &amp; cheap CPU" in to_html(make_result())
 
 
@@ -180,7 +180,7 @@ def test_tables_have_median_and_range():
 def test_markdown_tables_are_rectangles():
     text = to_markdown(make_result(make_row(), make_row("a|b", error="x")))
     blocks = [b.splitlines() for b in text.split("\n\n") if b.startswith("|")]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for lines in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
         assert len(widths) == 1
