@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.engine import Engine
+from engines.engine import Engine, Pending
 from pipeline.api import stages_for
+from pipeline.channel import Channel
+from pipeline.errors import StoppedError
 from pipeline.runner import Pipeline
 from pipeline.sources import AnySource, SyntheticSource
 from pipeline.stages.geometry import to_network
@@ -86,30 +87,46 @@ class Passed:
 def measure_engine(engine: Engine, seconds: float, warmup_s: float, stop: Stop) -> Alone:
     """Pictures a second with as many submissions under way as the engine takes, each of as many
     pictures as it takes; nothing but the engine is at work.
+
+    One thread submits and another fetches, as in a pipeline: by one that does both, OpenVINO was
+    kept 5 to 27% less busy on two contended cores.
     """
     pictures = _pictures(engine)
-    flying: deque[Any] = deque()
-    done = 0
-    begun = time.perf_counter()
-    since, before, cpu = begun, 0, time.process_time()
-    warm = False
-    for number in range(ENDLESS):
-        flying.append(engine.submit(pictures[number % len(pictures)]))
-        if len(flying) < engine.depth:
-            continue
-        flying.popleft().result()
-        done += engine.batch
-        stop.check()
-        now = time.perf_counter()
-        if not warm and now - begun >= warmup_s:
-            warm, since, before, cpu = True, now, done, time.process_time()
-        elif warm and now - since >= seconds:
-            break
-    lasted, cpu_s = time.perf_counter() - since, time.process_time() - cpu
-    for pending in flying:
-        pending.result()
-    count = done - before
-    return Alone(fps=count / lasted, cpu_ms=1000 * cpu_s / count)
+    flying: Channel[Pending] = Channel(max(1, engine.depth - 2))
+    failed: list[Exception] = []
+
+    def submit() -> None:
+        try:
+            for number in range(ENDLESS):
+                flying.put(engine.submit(pictures[number % len(pictures)]))
+        except StoppedError:
+            pass
+        except Exception as error:
+            failed.append(error)
+            flying.end()
+
+    done, warm = 0, False
+    begun = since = time.perf_counter()
+    before, cpu = 0, time.process_time()
+    thread = threading.Thread(target=submit, name="submit")
+    thread.start()
+    try:
+        for pending in flying:
+            pending.result()
+            done += engine.batch
+            stop.check()
+            now = time.perf_counter()
+            if not warm and now - begun >= warmup_s:
+                warm, since, before, cpu = True, now, done, time.process_time()
+            elif warm and now - since >= seconds:
+                break
+        lasted, cpu_s = time.perf_counter() - since, time.process_time() - cpu
+    finally:
+        flying.stop()
+        thread.join()
+    if failed:
+        raise failed[0]
+    return Alone(fps=(done - before) / lasted, cpu_ms=1000 * cpu_s / (done - before))
 
 
 def measure_pipeline(
