@@ -52,8 +52,7 @@ class Channel(Generic[T]):
         with self._changed_for_put:
             if len(self._items) >= self.capacity and not (self._stopped or self._ended):
                 if self.policy == "drop_oldest":
-                    self._items.popleft()
-                    self.dropped += 1
+                    self._drop()
                 else:
                     begun = perf_counter()
                     while len(self._items) >= self.capacity and not (self._stopped or self._ended):
@@ -81,6 +80,10 @@ class Channel(Generic[T]):
             self.taken += 1
             self._changed_for_put.notify()
             return item
+
+    def _drop(self) -> None:
+        self._items.popleft()
+        self.dropped += 1
 
     def __iter__(self) -> Iterator[T]:
         """Items until the end; raises StoppedError if the channel is stopped before it."""

@@ -6,17 +6,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import Self
 
+from pipeline.accounts import Branch, Lane, account, measure
 from pipeline.channel import Channel, Policy
 from pipeline.errors import PipelineError, StoppedError
 from pipeline.frame import Frame
 from pipeline.ledger import Ledger
 from pipeline.stats import Bottleneck, Histogram, Meter, StageStats, find_bottleneck
+
+if TYPE_CHECKING:  # who does not trace does not load it
+    from pipeline.trace import Recorder
 
 Frames = Iterator[Frame]
 
@@ -77,19 +81,6 @@ def chain(source: Source, stages: Sequence[Stage]) -> Frames:
     return frames
 
 
-@dataclass
-class _Branch:
-    """A sink's side of the fan-out."""
-
-    sink: Sink
-    channel: Channel[Frame]
-    meter: Meter
-    written: int = 0
-    exhausted: bool = False
-    """Whether its input has come to its end; if so, the sink must have written every frame."""
-    failed: bool = False
-
-
 class Pipeline:
     """Frames from `source` through `stages`, to `sinks` and to whoever iterates.
 
@@ -99,11 +90,16 @@ class Pipeline:
 
     Leaving the block stops and closes everything. The first error of any thread stops all the
     others and is raised here. `stop` may be called from any thread; what the sinks have been
-    given by then is still written.
+    given by then is still written. A `trace` takes down what every frame goes through.
     """
 
     def __init__(
-        self, source: Source, stages: Sequence[Stage], sinks: Sequence[Sink] = (), ahead: int = 4
+        self,
+        source: Source,
+        stages: Sequence[Stage],
+        sinks: Sequence[Sink] = (),
+        ahead: int = 4,
+        trace: Recorder | None = None,
     ) -> None:
         self.ledger = Ledger()
         self.latency = Histogram()
@@ -116,19 +112,15 @@ class Pipeline:
         """When the first frame was delivered (time.perf_counter), None before that."""
         self._source = source
         capture = Stage("capture", lambda _: source.frames(), _CAPTURE_ADVICE, ahead)
-        self._stages = [capture, *stages]
         policy: Policy = "drop_oldest" if source.live else "block"
-        self._channels: list[Channel[Frame]] = [
-            Channel(s.ahead, policy if i == 0 else "block") for i, s in enumerate(self._stages)
+        self._lanes = [
+            Lane(s, Channel(s.ahead, "block" if i else policy), Meter(s.name))
+            for i, s in enumerate([capture, *stages])
         ]
-        self._meters = [Meter(s.name) for s in self._stages]
-        self._branches = [_Branch(s, Channel(ahead, s.policy), Meter(s.name)) for s in sinks]
+        self._branches = [Branch(s, Channel(ahead, s.policy), Meter(s.name)) for s in sinks]
         self._blocking = [b for b in self._branches if b.channel.policy == "block"]
-        self._exhausted = [False] * len(self._stages)
-        """Whose input has come to its end."""
-        self._completed = [False] * len(self._stages)
-        """Which stages then came to their own end, and so must have passed on every frame."""
-        self._failed_stage: int | None = None
+        if trace is not None:
+            trace.attach(self._lanes, self._branches)
         self._captured = 0
         self._handed_out = 0
         """Frames that have left the last stage, for the sinks and the caller."""
@@ -148,8 +140,8 @@ class Pipeline:
             raise RuntimeError("a pipeline runs once; make a new one")
         self._started_at, self._cpu_at = time.perf_counter(), time.process_time()
         try:
-            for i, stage in enumerate(self._stages):
-                self._spawn(stage.name, self._run_stage, i)
+            for i, lane in enumerate(self._lanes):
+                self._spawn(lane.stage.name, self._run_stage, i)
             for branch in self._branches:
                 self._spawn(branch.sink.name, self._run_sink, branch)
         except BaseException as error:  # out of threads, or Ctrl-C: those that run must end
@@ -176,7 +168,7 @@ class Pipeline:
         if not self._threads:
             raise RuntimeError("a pipeline runs inside its `with` block; iterate over it there")
         try:
-            for frame in self._channels[-1]:
+            for frame in self._lanes[-1].channel:
                 self._handed_out += 1
                 for branch in self._branches:
                     self._hand_over(frame, branch)
@@ -189,7 +181,7 @@ class Pipeline:
         self._close()
         self._raise()
 
-    def _hand_over(self, frame: Frame, branch: _Branch) -> None:
+    def _hand_over(self, frame: Frame, branch: Branch) -> None:
         """Gives a sink its share of a frame. A viewer that has gone away is passed over."""
         try:
             branch.channel.put(frame)
@@ -207,8 +199,8 @@ class Pipeline:
         """Ends the run early, from any thread but not from a signal handler (it takes locks)."""
         with self._lock:
             self.interrupted = True
-        for channel in self._channels:
-            channel.stop()
+        for lane in self._lanes:
+            lane.channel.stop()
 
     @property
     def delivered(self) -> int:
@@ -218,7 +210,7 @@ class Pipeline:
     @property
     def dropped(self) -> int:
         """Frames of a live source that have given way to newer ones so far."""
-        return sum(channel.dropped for channel in self._channels)
+        return sum(lane.channel.dropped for lane in self._lanes)
 
     def _spawn(self, name: str, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name)
@@ -226,12 +218,13 @@ class Pipeline:
         self._threads.append(thread)
 
     def _run_stage(self, i: int) -> None:
-        outbound = self._channels[i]
-        inbound = self._channels[i - 1] if i else None
-        inputs = self._count_inputs(i)
-        with self._meters[i].running():
+        lane = self._lanes[i]
+        outbound = lane.channel
+        inbound = self._lanes[i - 1].channel if i else None
+        inputs = self._lane_inputs(lane, inbound)
+        with lane.meter.running():
             try:
-                with closing(self._stages[i].run(inputs)) as frames:  # type: ignore[type-var]
+                with closing(lane.stage.run(inputs)) as frames:  # type: ignore[type-var]
                     for frame in frames:
                         if inbound is None:
                             self._captured += 1
@@ -240,9 +233,9 @@ class Pipeline:
             except StoppedError:
                 outbound.stop()
             except BaseException as error:
-                self._fail(error, i)
+                self._fail(error, lane)
             else:
-                self._completed[i] = self._exhausted[i]
+                lane.completed = lane.exhausted
                 outbound.end()
             finally:
                 # A stage that ends before its input does leaves a producer that would wait for
@@ -250,17 +243,18 @@ class Pipeline:
                 if inbound is not None:
                     inbound.stop()
 
-    def _count_inputs(self, i: int) -> Frames:
-        if i:
-            yield from self._channels[i - 1]
-        self._exhausted[i] = True
+    @staticmethod
+    def _lane_inputs(lane: Lane, inbound: Channel[Frame] | None) -> Frames:
+        if inbound is not None:
+            yield from inbound
+        lane.exhausted = True
 
     @staticmethod
-    def _sink_inputs(branch: _Branch) -> Frames:
+    def _sink_inputs(branch: Branch) -> Frames:
         yield from branch.channel
         branch.exhausted = True
 
-    def _run_sink(self, branch: _Branch) -> None:
+    def _run_sink(self, branch: Branch) -> None:
         with branch.meter.running():
             try:
                 with closing(branch.sink.run(self._sink_inputs(branch))) as done:  # type: ignore[type-var]
@@ -291,13 +285,15 @@ class Pipeline:
             self.first_frame_at = now
         self.latency.add(now - frame.captured_at)
 
-    def _fail(self, error: BaseException, stage: int | None = None) -> None:
+    def _fail(self, error: BaseException, lane: Lane | None = None) -> None:
         with self._lock:
             if not self._failed:
                 self._failed = True
-                self._error, self._failed_stage = error, stage
-        for channel in self._channels:
-            channel.stop()
+                self._error = error
+                if lane is not None:
+                    lane.failed = True
+        for lane in self._lanes:
+            lane.channel.stop()
         for branch in self._branches:
             branch.channel.stop()
 
@@ -317,87 +313,28 @@ class Pipeline:
         if self._closed:
             return
         self._closed = True
-        for channel in self._channels:
-            channel.stop()
+        for lane in self._lanes:
+            lane.channel.stop()
         for branch in self._branches:
             # What the sinks were given is still written; after an error they are stopped already.
             branch.channel.end()
         for thread in self._threads:
             thread.join()
         self.wall_s = time.perf_counter() - self._started_at
-        self._account()
-        self._measure()
+        self._account(time.process_time() - self._cpu_at)
 
-    def _account(self) -> None:
-        ledger = self.ledger
-        ledger.captured = taken = self._captured
-        for i, channel in enumerate(self._channels):
-            held = max(0, taken - channel.accepted)  # less: a doubled frame, for `check` to find
-            if i == self._failed_stage:
-                ledger.failed += held
-            elif not self._completed[i]:
-                ledger.drop("stopped", held)
-            # else: a stage that came to its end holds nothing; if it does, the balance shows it.
-            ledger.drop("stale", channel.dropped)
-            ledger.drop("stopped", len(channel))
-            channel.clear()  # whoever keeps the pipeline for its ledger shall not keep pictures
-            taken = channel.taken
-        ledger.delivered = self.delivered
-        rest = max(0, self._handed_out - ledger.delivered)
-        whole = [b.exhausted and b.channel.taken == self._handed_out for b in self._blocking]
-        if any(b.failed for b in self._blocking):
-            ledger.failed += rest
-        elif not whole or not all(whole):
-            ledger.drop("stopped", rest)
-        # else: the sinks got every frame; if they have not written all, the balance shows it.
-        for branch in self._branches:
-            if branch.channel.policy != "block":
-                unseen = branch.channel.dropped + len(branch.channel)
-                branch.channel.clear()
-                if unseen:
-                    before = ledger.skipped.get(branch.sink.name, 0)
-                    ledger.skipped[branch.sink.name] = before + unseen
+    def _account(self, cpu_s: float) -> None:
+        account(
+            self.ledger,
+            self._lanes,
+            self._branches,
+            captured=self._captured,
+            handed_out=self._handed_out,
+            delivered=self.delivered,
+        )
         for cause, count in self._source.lost.items():
-            ledger.lose(cause, count)
-
-    def _measure(self) -> None:
-        cpu_s = time.process_time() - self._cpu_at
-        wait_in = 0.0
-        for stage, meter, channel in zip(self._stages, self._meters, self._channels, strict=True):
-            wait_in += meter.engine_wait_s
-            busy = meter.wall_s - wait_in - channel.put_wait_s
-            self.stage_stats.append(
-                StageStats(
-                    name=stage.name,
-                    frames=channel.accepted,
-                    busy_s=max(0.0, busy) if stage.busy_s is None else stage.busy_s(),
-                    cpu_s=meter.cpu_s,
-                    wait_in_s=wait_in,
-                    wait_out_s=channel.put_wait_s,
-                    advice=stage.advice,
-                )
-            )
-            wait_in = channel.get_wait_s
-        for branch in self._branches:
-            waited = branch.channel.get_wait_s
-            self.stage_stats.append(
-                StageStats(
-                    name=branch.sink.name,
-                    frames=branch.written,
-                    busy_s=max(0.0, branch.meter.wall_s - waited),
-                    cpu_s=branch.meter.cpu_s,
-                    wait_in_s=waited,
-                    wait_out_s=0.0,
-                    advice=branch.sink.advice,
-                )
-            )
-        # What no stage's own thread has used was used on behalf of the stage that works elsewhere.
-        unclaimed = max(0.0, cpu_s - sum(s.cpu_s for s in self.stage_stats))
-        for i, stage in enumerate(self._stages):
-            if stage.busy_s is not None:
-                own = self.stage_stats[i]
-                self.stage_stats[i] = replace(own, cpu_s=own.cpu_s + unclaimed)
-                unclaimed = 0.0
+            self.ledger.lose(cause, count)
+        self.stage_stats = measure(self._lanes, self._branches, cpu_s)
         self.bottleneck = find_bottleneck(self.stage_stats, wall_s=self.wall_s, cpu_s=cpu_s)
 
 

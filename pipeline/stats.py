@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,10 @@ class Meter:
             self.cpu_s = time.thread_time() - cpu
             _current.meter = None
 
+    def add_engine_wait(self, begun: float, ended: float) -> None:
+        """Takes down that the engine was waited for from `begun` to `ended` (time.perf_counter)."""
+        self.engine_wait_s += ended - begun
+
 
 @contextmanager
 def engine_wait() -> Iterator[None]:
@@ -53,7 +57,7 @@ def engine_wait() -> Iterator[None]:
         yield
     finally:
         if meter is not None:
-            meter.engine_wait_s += time.perf_counter() - begun
+            meter.add_engine_wait(begun, time.perf_counter())
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,29 @@ class Histogram:
                 return min(middle, self._max_s)
         return 0.0
 
-    def as_dict(self) -> dict[str, float]:
-        """The report's `latency_ms`."""
-        out = {f"p{p}": round(1000 * self.percentile_s(p), 3) for p in (50, 90, 95, 99)}
+    def __len__(self) -> int:
+        """How many durations have been added."""
+        return self._total
+
+    def merge(self, other: Histogram) -> None:
+        """Adds all that `other` holds."""
+        for bucket, count in other._counts.items():
+            self._counts[bucket] = self._counts.get(bucket, 0) + count
+        self._total += other._total
+        self._max_s = max(self._max_s, other._max_s)
+
+    def buckets(self) -> list[tuple[float, float, int]]:
+        """Where the durations lie: (from, to, how many) in seconds, ascending, none empty."""
+        lows = {bucket: self._LEAST_S * math.exp(bucket * self._STEP) for bucket in self._counts}
+        ratio = math.exp(self._STEP)
+        return [(lows[b], lows[b] * ratio, self._counts[b]) for b in sorted(lows)]
+
+    def as_dict(self, percents: Sequence[float] = (50, 90, 95, 99)) -> dict[str, float]:
+        """Milliseconds by name, `p50` ... and `max`; without arguments the report's `latency_ms`.
+
+        Of fewer than 100 / (100 - p) durations the percentile p is the largest of them.
+        """
+        out = {f"p{p:g}": round(1000 * self.percentile_s(p), 3) for p in percents}
         return {**out, "max": round(1000 * self._max_s, 3)}
 
 

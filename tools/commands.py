@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tools import build, doctor, models, run
+from tools.bench import command as bench
 from tools.evaluate import command as evaluate
 from tools.train import command as train
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("build", epilog=build.EXAMPLES)(build.build)
+app.add_typer(bench.app, name="bench", help="Measure speed and latency, and compare two results.")
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("models", epilog=models.EXAMPLES)(models.models)

@@ -44,6 +44,7 @@ class RunConfig(BaseModel):
     max_frames: int | None = Field(default=None, ge=1)
     fps: float = Field(default=25.0, gt=0, le=1000)
     report: str | None = None
+    trace: str | None = None
     force: bool = False
     quiet: bool = False
 
@@ -80,20 +81,20 @@ class RunConfig(BaseModel):
 
 def parse_size(text: str) -> tuple[int, int]:
     """(H, W) in pixels from `HxW`; raises ValueError."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     if not found or not all(1 <= int(length) <= 16384 for length in found.groups()):
         raise ValueError("should be height x width, such as 512x1024")
     return int(found[1]), int(found[2])
 
 
-def size_option(text: str | None) -> tuple[int, int] | None:
-    """(H, W) of `--size`, for commands without a config; raises typer.BadParameter."""
+def size_option(text: str | None, option: str = "--size") -> tuple[int, int] | None:
+    """(H, W) of `option`, for commands without a config; raises typer.BadParameter."""
     if text is None:
         return None
     try:
         return parse_size(text)
     except ValueError as error:
-        raise typer.BadParameter(f"--size: {error}, got {text!r}") from None
+        raise typer.BadParameter(f"{option}: {error}, got {text!r}") from None
 
 
 def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from pipeline.sinks import StatisticsSink, open_mask, open_output
 from pipeline.sinks.destination import check_file
 from pipeline.sources import AnySource, ImageSource, open_source
 from pipeline.stages import Look
+from pipeline.trace import Recorder
 from tools import STARTED_AT
 from tools.config import RunConfig
 from tools.interrupt import interruptible
 from tools.progress import Printer
 from tools.report import make_report, write_report
+from tools.tracing import save_trace, tracing
 
 
 def execute(ask: RunConfig) -> int:
@@ -63,8 +65,9 @@ def execute(ask: RunConfig) -> int:
                 )
             with loaded as engine:
                 _announce(say, source, engine, sinks)
-                pipeline = Pipeline(source, stages_for(engine, look), sinks)
-                return _stream(ask, say, interrupt, source, engine, pipeline, sinks)
+                with tracing(engine) if ask.trace is not None else nullcontext() as trace:
+                    pipeline = Pipeline(source, stages_for(engine, look), sinks, trace=trace)
+                    return _stream(ask, say, interrupt, source, engine, pipeline, sinks, trace)
 
 
 def _stream(
@@ -75,6 +78,7 @@ def _stream(
     engine: Engine,
     pipeline: Pipeline,
     sinks: list[Any],
+    trace: Recorder | None,
 ) -> int:
     error: Exception | None = None
     try:
@@ -89,6 +93,11 @@ def _stream(
         say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
     outputs = [sink.output for sink in sinks]
     say.summary(pipeline, outputs)
+    if trace is not None and ask.trace is not None:
+        try:
+            save_trace(trace, Path(ask.trace), source.name, engine, say)
+        except PipelineError as caught:
+            error = error or caught
     if ask.report is not None:
         first = pipeline.first_frame_at
         report = make_report(
@@ -120,7 +129,8 @@ def _check_targets(ask: RunConfig, source: AnySource, model: Model) -> None:
     inputs = {Path(name).resolve() for name in (model.file, ask.card, ask.weights) if name}
     names = sorted(file.stem for file in sources) if isinstance(source, ImageSource) else []
     taken: set[Path] = set()
-    for target in [*ask.output, *(t for t in (ask.mask, ask.stats, ask.report) if t is not None)]:
+    others = (ask.mask, ask.stats, ask.report, ask.trace)
+    for target in [*ask.output, *(t for t in others if t is not None)]:
         files = _written(target, names)
         if not files.isdisjoint(taken):
             raise PipelineError(f"{target} is named twice as an output; each needs its own")
@@ -153,8 +163,9 @@ def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
     if ask.stats is not None:
         path = Path(ask.stats)
         sinks.append(StatisticsSink(path, model.card.classes, rle=ask.rle, force=ask.force))
-    if ask.report is not None:
-        check_file(Path(ask.report), ask.force)
+    for target in (ask.report, ask.trace):
+        if target is not None:
+            check_file(Path(target), ask.force)
     return sinks
 
 

@@ -104,6 +104,10 @@ def run(
         float | None, Opt(help="Frames a second of a folder of images. Default: 25.")
     ] = None,
     report: Annotated[str | None, Opt(help="Write counts, times and bottleneck as JSON.")] = None,
+    trace: Annotated[
+        str | None,
+        Opt(help="Write every frame's way through the stages, for ui.perfetto.dev (JSON)."),
+    ] = None,
     config: Annotated[
         Path | None, Opt(help="A YAML file of these options; the command line overrules it.")
     ] = None,

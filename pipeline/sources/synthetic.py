@@ -17,19 +17,32 @@ _BITS = 16
 class SyntheticSource:
     """`count` numbered frames of (height, width), without the cost of a decoder.
 
-    A few pictures are made beforehand and each frame gets a copy with its number drawn in.
+    A few pictures are made beforehand and each frame gets a copy with its number drawn in. With
+    `paced` it is live, as a camera is: frame i is due i / `fps` seconds after the first, comes no
+    sooner, and was captured when it was due.
     """
 
-    live = False
-
     def __init__(
-        self, height: int = 720, width: int = 1280, count: int = 300, fps: int = 30
+        self,
+        height: int = 720,
+        width: int = 1280,
+        count: int = 300,
+        fps: int | Fraction = 30,
+        paced: bool = False,
     ) -> None:
         self.name = f"synthetic {width}x{height}"
+        self.live = paced
         self.lost: dict[str, int] = {}
+        self.behind_s = 0.0
+        """How late a paced source was with its latest frame, because making it takes longer than
+        the rate allows or because nobody let it run."""
         self._count = count
         self.info = SourceInfo(
-            width=width, height=height, time_base=Fraction(1, fps), rate=Fraction(fps), frames=count
+            width=width,
+            height=height,
+            time_base=1 / Fraction(fps),
+            rate=Fraction(fps),
+            frames=count,
         )
 
     def tap_audio(self) -> AudioTap | None:
@@ -39,15 +52,22 @@ class SyntheticSource:
     def frames(self) -> Iterator[Frame]:
         """All frames, once."""
         pictures = [self._picture(i) for i in range(8)]
+        begun, period_s = time.perf_counter(), float(self.info.time_base)
         for index in range(self._count):
             image = pictures[index % len(pictures)].copy()
             draw_number(image, index)
+            captured_at = time.perf_counter()
+            if self.live:
+                due = begun + index * period_s
+                time.sleep(max(0.0, due - captured_at))
+                self.behind_s = max(0.0, time.perf_counter() - due)
+                captured_at = due
             yield Frame(
                 index=index,
                 pts=index,
                 time_base=self.info.time_base,
                 image=image,
-                captured_at=time.perf_counter(),
+                captured_at=captured_at,
                 duration=1,
             )
 

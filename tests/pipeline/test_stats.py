@@ -66,6 +66,35 @@ def test_the_reports_latency_is_in_milliseconds_and_never_above_the_largest():
     assert max(ours.values()) == 400
 
 
+def test_other_percentiles_by_name():
+    values = [i / 1000 for i in range(1, 2001)]
+    ours = histogram(values).as_dict((50, 99, 99.9))
+    assert list(ours) == ["p50", "p99", "p99.9", "max"]
+    assert ours["p99"] == pytest.approx(1980, rel=0.01)
+    assert ours["p99.9"] == pytest.approx(1998, rel=0.01)
+    assert ours["p99.9"] > ours["p99"] > ours["p50"]
+
+
+@given(st.lists(st.floats(1e-5, 1e4), max_size=50), st.lists(st.floats(1e-5, 1e4), max_size=50))
+def test_two_merged_are_one_of_all(some, others):
+    merged, both = histogram(some), histogram(some + others)
+    merged.merge(histogram(others))
+    assert len(merged) == len(both) == len(some) + len(others)
+    assert merged.buckets() == both.buckets()
+    assert merged.as_dict() == both.as_dict()
+
+
+@given(st.lists(st.floats(1.01e-5, 1e4), min_size=1, max_size=100))
+def test_buckets_hold_every_duration(values):
+    buckets = histogram(values).buckets()
+    assert sum(count for _, _, count in buckets) == len(values)
+    assert all(high == pytest.approx(1.01 * low) for low, high, _ in buckets)
+    lows = [low for low, _, _ in buckets]
+    assert lows == sorted(lows)
+    for value in values:
+        assert any(low * 0.9999 <= value <= high * 1.0001 for low, high, _ in buckets)
+
+
 def test_a_meter_measures_its_own_thread():
     meter, other = Meter("a"), Meter("b")
 

@@ -186,7 +186,8 @@ def test_what_doctor_says_of_auto_is_what_run_does(streamseg, clip, tmp_path):
     assert done.code == 0, done
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["engine"]["name"] == auto["engine"]
-    assert report["engine"]["precision"] == auto["precision"]
+    # Where there is a choice, `run` says which one it has taken.
+    assert report["engine"]["precision"] in auto["precision"].replace(",", " ").split()
     assert report["engine"]["why"] == auto["why"]
     assert report["outputs"][0]["codec"] == json.loads(streamseg("doctor", "--json").out)["encoder"]
 

@@ -1,0 +1,1 @@
+"""`streamseg bench`: how fast, how late, how steadily, and what has changed since."""
