@@ -81,6 +81,11 @@ def _node_macs(node: NodeProto, shapes: Shapes) -> int | None:
     if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
         return 0
     left, right, result = (shapes.get(n) for n in (*node.input[:2], node.output[0]))
+    if node.op_type == "MatMul":
+        # OpenVINO joins some products with a transposition before them, whose result has no name
+        # then: the sums are as long as either side says.
+        length = left[-1] if left else right[max(0, len(right) - 2)] if right else None
+        return None if length is None or result is None else math.prod(result) * length
     if left is None or right is None or result is None:
         return None
     if node.op_type == "Conv":
@@ -89,7 +94,5 @@ def _node_macs(node: NodeProto, shapes: Shapes) -> int | None:
     if node.op_type == "ConvTranspose":
         # Each value is spread over its group's output channels and the kernel: (in, out, k..).
         return math.prod(left) * math.prod(right[1:])
-    if node.op_type == "Gemm":
-        turned = {a.name: helper.get_attribute_value(a) for a in node.attribute}.get("transA", 0)
-        return math.prod(result) * (left[0] if turned else left[1])
-    return math.prod(result) * left[-1]
+    turned = {a.name: helper.get_attribute_value(a) for a in node.attribute}.get("transA", 0)
+    return math.prod(result) * (left[0] if turned else left[1])

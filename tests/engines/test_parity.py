@@ -74,7 +74,10 @@ def test_all_runtimes_compute_what_torch_computes(name):
     assert 0 < errors[1] < HALF_WEIGHTS_BOUND
 
 
-@pytest.mark.parametrize("name", FREE)
+# One of each kind: these exports are slow, and what differs is in the decoder's resizing.
+@pytest.mark.parametrize(
+    "name", [n for n in FREE if n.startswith(("unet/", "deeplabv3plus", "segf"))]
+)
 def test_one_file_for_every_size(name, tmp_path):
     path = tmp_path / "free.onnx"
     module = network(name)
@@ -97,7 +100,7 @@ def test_a_grid_of_cells_fixes_the_size(name, tmp_path):
     assert [dim.dim_value for dim in dims] == [0, 3, *SIZE]
 
 
-@pytest.mark.parametrize("name", [*OF_SMP, "lraspp_mobilenet_v3_large"])
+@pytest.mark.parametrize("name", [n for n in OF_SMP if n.startswith(("unet/", "manet", "segf"))])
 def test_multiply_adds_are_those_that_torch_counts(name):
     from engines.zoo.catalog import count_torch
 
