@@ -279,11 +279,13 @@ def _write_int8(
 def _save(output: Path, data: bytes, card: Any) -> None:
     import yaml
 
-    from engines.cache import write_atomically
+    from pipeline.sinks.destination import disk_errors
+    from pipeline.sinks.images import write_whole
 
-    write_atomically(output, data)
     text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False)
-    write_atomically(output.with_suffix(".yaml"), text.encode())
+    with disk_errors(output):
+        write_whole(output, data)
+        write_whole(output.with_suffix(".yaml"), text.encode())
 
 
 def _made(
