@@ -123,6 +123,7 @@ def quantize(
         update={
             "name": f"{card.name}-int8",
             "sha256": hashlib.sha256(data).hexdigest(),
+            "int8": None,
             "metrics": {**card.metrics, **facts},
         }
     )

@@ -245,7 +245,8 @@ def _write_onnx(model: Any, precision: str, output: Path, engine: str, say: Any)
     begun = time.perf_counter()
     data = to_precision(read_onnx(model.file), wanted).SerializeToString()
     digest = hashlib.sha256(data).hexdigest()
-    card = model.card.model_copy(update={"sha256": digest})
+    # The INT8 form lies beside the original, not beside what is taken along.
+    card = model.card.model_copy(update={"sha256": digest, "int8": None})
     _save(output, data, card)
     agreement = None
     if wanted != "fp32" and card.metrics.get("weights") != "random":

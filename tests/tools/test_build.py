@@ -176,6 +176,17 @@ def test_an_onnx_file_is_refined_when_it_runs_and_not_before(streamseg, network,
     assert streamseg(*words, "--refine", "none").code == 0
 
 
+def test_what_is_taken_along_names_no_int8_form_that_stays(streamseg, tmp_path):
+    card = CARD.model_copy(update={"int8": "small-int8.onnx"})
+    network = networks.save(tmp_path, networks.red_levels(), card)
+    done = streamseg("build", network, "--engine", "openvino", "-o", "mine.onnx")
+    assert done.code == 0, done.err
+    assert "int8" not in yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    cv2.imwrite(str(tmp_path / "one.png"), np.full((20, 20, 3), 90, np.uint8))
+    done = streamseg("run", "one.png", "--model", "mine.onnx", "--mask", "ids.png")
+    assert done.code == 0, done.err
+
+
 @pytest.mark.timeout(240)
 def test_int8_from_a_clip_runs_and_says_what_it_is(streamseg, clip, tmp_path):
     network = networks.save(tmp_path, networks.red_levels(), CARD)
