@@ -43,7 +43,8 @@ from engines.model import find_model
 from pipeline import Pipeline, open_source
 from pipeline.api import stages_for
 from pipeline.sinks import VideoSink
-from pipeline.stages.colorize import Look, Painter
+from pipeline.stages import Look
+from pipeline.stages.colorize import Painter
 from pipeline.stages.geometry import LabelScaler, to_network
 
 _KEPT = 48

@@ -12,7 +12,7 @@ from engines.engine import Engine
 from engines.model import DEFAULT
 from pipeline.runner import Frames, Pipeline
 from pipeline.sources import open_source
-from pipeline.stages import Look, colorize, infer, preprocess
+from pipeline.stages import Controls, Look, colorize, infer, preprocess
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def segment(
     source: str | Path,
     model: str | Path | Engine = DEFAULT,
     *,
-    look: Look | None = None,
+    look: Look | Controls | None = None,
     start_s: float = 0.0,
     duration_s: float | None = None,
     max_frames: int | None = None,
@@ -46,6 +46,6 @@ def segment(
                 yield iter(pipeline)
 
 
-def stages_for(engine: Engine, look: Look | None = None) -> list[Any]:
+def stages_for(engine: Engine, look: Look | Controls | None = None) -> list[Any]:
     """Preprocess, infer and colorize for an engine and its card."""
     return [preprocess(engine.card), infer(engine), colorize(engine.card, look)]

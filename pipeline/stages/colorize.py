@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -12,6 +10,7 @@ from pipeline.frame import Image
 from pipeline.runner import Frames, Stage
 from pipeline.stages.draw import contours, draw_legend, line_width
 from pipeline.stages.geometry import LabelScaler, present
+from pipeline.stages.look import Controls, Look
 from pipeline.stats import engine_wait
 
 # A class that leaves the picture stays in the legend for this many frames, so that a flickering
@@ -19,25 +18,16 @@ from pipeline.stats import engine_wait
 _LEGEND_FRAMES = 25
 
 
-@dataclass(frozen=True)
-class Look:
-    """How labels are painted over the picture."""
+def colorize(card: Card, look: Look | Controls | None = None) -> Stage:
+    """Waits for the engine's answer, then fills in `labels` and `picture`, both at frame size.
 
-    overlay: float = 0.5
-    """Strength of the colours: 0 leaves the picture, 1 hides it."""
-    classes: tuple[int, ...] | None = None
-    """Ids that are painted; None means all but the background."""
-    legend: bool = False
-    contours: bool = False
-
-
-def colorize(card: Card, look: Look | None = None) -> Stage:
-    """Waits for the engine's answer, then fills in `labels` and `picture`, both at frame size."""
-    chosen = look or Look()
+    With `Controls` each frame wears the look that is set when it is painted.
+    """
+    controls = look if isinstance(look, Controls) else Controls(look)
 
     def run(frames: Frames) -> Frames:
         scale = LabelScaler()
-        painter = Painter(card, chosen)
+        painter = Painter(card, controls.look)
         for frame in frames:
             assert frame.pending is not None
             with engine_wait():
@@ -45,6 +35,8 @@ def colorize(card: Card, look: Look | None = None) -> Stage:
             frame.pending = None
             height, width = frame.image.shape[:2]
             frame.labels = scale(small, height, width, card.input)
+            if painter.look is not controls.look:
+                painter.wear(controls.look)
             frame.picture = painter.paint(frame.image, frame.labels, still=bool(frame.name))
             yield frame
 
@@ -57,20 +49,27 @@ class Painter:
     """Paints labels; its buffers are kept from frame to frame. For one thread."""
 
     def __init__(self, card: Card, look: Look) -> None:
-        count = len(card.classes)
-        painted = look.classes
-        if painted is None:
-            painted = tuple(i for i in range(count) if i != card.background)
-        self._look = look
         self._names = card.classes
+        self._background = card.background
         self._colors = card.colors
         self._table = card.colors.reshape(256, 1, 3)
         self._painted = np.zeros(256, np.uint8)
-        self._painted[list(painted)] = 255
-        self._everything = len(set(painted)) == count
         self._seen: dict[int, int] = {}
         self._scratch = np.empty(0, np.uint8)
         self._mask = np.empty((0, 0), np.uint8)
+        self.wear(look)
+
+    def wear(self, look: Look) -> None:
+        """Paints in this look from now on."""
+        painted = look.classes
+        count = len(self._names)
+        if painted is None:
+            painted = tuple(i for i in range(count) if i != self._background)
+        self.look = look
+        self._painted[:] = 0
+        self._painted[list(painted)] = 255
+        self._everything = len(set(painted)) == count
+        self._seen = {i: left for i, left in self._seen.items() if self._painted[i]}
 
     def paint(self, image: Image, labels: Image, still: bool = False) -> Image:
         """uint8 (H, W, 3) RGB and uint8 (H, W) ids -> uint8 (H, W, 3) RGB.
@@ -82,9 +81,9 @@ class Painter:
         mask = None if self._everything else self._mask_of(labels)
         box = (0, 0, labels.shape[1], labels.shape[0]) if mask is None else cv2.boundingRect(mask)
         picture = image
-        if box[2] and (self._look.overlay or self._look.contours):
+        if box[2] and (self.look.overlay or self.look.contours):
             picture = self._blend(image, labels, mask, box)
-        if self._look.legend:
+        if self.look.legend:
             picture = picture.copy() if picture is image else picture
             self._draw_legend(picture, labels, still)
         return picture
@@ -99,11 +98,11 @@ class Painter:
         colors, blended = self._buffers(h, w)
         cv2.applyColorMap(labels[part], self._table, colors)
         inside = None if mask is None else mask[part]
-        if self._look.overlay:
-            share = self._look.overlay
+        if self.look.overlay:
+            share = self.look.overlay
             cv2.addWeighted(image[part], 1 - share, colors, share, 0, blended)
             _copy(blended, inside, picture[part])
-        if self._look.contours:
+        if self.look.contours:
             # An object's border lies at the edge of its box: the lines need its surroundings.
             reach = line_width(image.shape[0])
             top, left = max(0, y - reach), max(0, x - reach)

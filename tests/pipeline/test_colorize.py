@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.runner import chain
 from pipeline.sources.synthetic import SyntheticSource
-from pipeline.stages import Look, colorize, infer, preprocess
+from pipeline.stages import Controls, Look, colorize, infer, preprocess
 from pipeline.stages.colorize import Painter
 from pipeline.stages.draw import contours
 from tests.networks import make_card
@@ -250,3 +250,33 @@ def test_the_stage_fills_in_labels_and_picture_at_frame_size_and_lets_the_answer
         assert mask.any()
         expected = 0.75 * frame.image + 0.25 * card.colors[frame.labels].astype(np.float64)
         np.testing.assert_allclose(frame.picture[mask], expected[mask], atol=1)
+
+
+def test_a_look_that_changes_while_frames_flow_is_worn_by_the_next_frame():
+    card = fake_card(18, 32)
+    controls = Controls(Look(overlay=0, legend=False))
+    with FakeEngine(card) as engine:
+        stages = [preprocess(card), infer(engine), colorize(card, controls)]
+        frames = chain(SyntheticSource(45, 80, 4), stages)
+        plain = next(frames)
+        controls.change(overlay=1.0)
+        covered = next(frames)
+        controls.change(classes=())
+        none_chosen = next(frames)
+    assert plain.picture is plain.image
+    np.testing.assert_array_equal(
+        covered.picture,
+        np.where((covered.labels > 0)[..., None], card.colors[covered.labels], covered.image),
+    )
+    assert none_chosen.picture is none_chosen.image
+    assert controls.look == Look(overlay=1.0, classes=())
+
+
+def test_a_class_that_is_switched_off_leaves_the_legend_at_once():
+    card = make_card()
+    painter = Painter(card, Look(legend=True))
+    image = np.full((120, 160, 3), 90, np.uint8)
+    labels = np.ones((120, 160), np.uint8)
+    assert (painter.paint(image, labels) != image).any()
+    painter.wear(Look(classes=(2,), legend=True))
+    np.testing.assert_array_equal(painter.paint(image, labels), image)

@@ -113,11 +113,12 @@ BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=la
 def test_while_python_and_libraries_are_loaded(start, tmp_path, number):
     """From the first moment that the program itself can know of, every 100 ms."""
     for step in range(8):
-        process = start("-o", "o.mp4")
+        process = start("-o", f"{step}.mp4")
         time.sleep(PYTHON_STARTS_S + 0.1 * step)
         done = process.send(number)
         assert_interrupted(process, done)
-        assert assert_outputs_agree(done, tmp_path) == 0 or "output  " in done.err
+        written = assert_outputs_agree(done, tmp_path, f"{step}.mp4")
+        assert written == 0 or "output  " in done.err
 
 
 @BOTH
