@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from tools.train.curves import draw_curves  # noqa: E402
+from tools.train.curves import draw_curves
 
 
 @pytest.mark.parametrize(
