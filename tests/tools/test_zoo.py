@@ -113,7 +113,9 @@ def test_weights_of_ones_own_run_by_name(streamseg, trained, real_clip, tmp_path
     assert "writing" not in again.err
     bare = streamseg(*words[:6], "--size", "96x128", "--max-frames", "1")
     assert "model   linknet/tu-test_resnet: 96x128, 4 classes" in bare.err
-    config = f"source: {real_clip}\nmodel: linknet/tu-test_resnet\nweights: {trained}\nsize: 96x128\n"
+    config = (
+        f"source: {real_clip}\nmodel: linknet/tu-test_resnet\nweights: {trained}\nsize: 96x128\n"
+    )
     (tmp_path / "run.yaml").write_text(config)
     by_file = streamseg("run", "--config", "run.yaml", "--max-frames", "1")
     assert by_file.code == 0, by_file.err
