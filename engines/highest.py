@@ -57,21 +57,20 @@ def final_resize(
         return None
     attributes = {a.name: helper.get_attribute_value(a) for a in resize.attribute}
     mode = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
-    shape = shapes.get(resize.input[0]) or []
+    shape = [n or 0 for n in shapes.get(resize.input[0]) or []]
     if (
         attributes.get("mode") != b"linear"
         or attributes.get("antialias", 0)
         or attributes.get("axes") is not None
         or mode not in _MODES
         or len(shape) != 4
-        or shape[2] is None
-        or shape[3] is None
+        or 0 in shape[2:]
     ):
         return None
     if len(resize.input) < 4 and any(
         big % small for big, small in zip(size, shape[2:], strict=True)
     ):
-        return None  # by a factor, which then is not that of the sizes
+        return None  # enlarged by a factor, which then is not that of the sizes
     if 1 in size and mode == "pytorch_half_pixel":
         return None
     return Enlargement(resize.input[0], (shape[2], shape[3]), mode)

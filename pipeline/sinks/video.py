@@ -19,11 +19,12 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from pipeline.channel import Policy
 from pipeline.frame import Frame, Image
+from pipeline.planes import Matrix
 from pipeline.runner import Frames
 from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
 from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, choose_encoder
 from pipeline.sources.color import matrix_of
-from pipeline.sources.info import AudioTap, Matrix, SourceInfo
+from pipeline.sources.info import AudioTap, SourceInfo
 from pipeline.threads import plan_threads
 
 # What FFmpeg's muxer knows a type for (libavformat/mpegtsenc.c); its list has the defaults alone.
