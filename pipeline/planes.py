@@ -30,6 +30,16 @@ class Matrix(IntEnum):
     BT2020 = 9
 
 
+# Kr and Kb of each matrix (ITU-T H.273, table 4).
+_WEIGHTS = {
+    Matrix.BT709: (0.2126, 0.0722),
+    Matrix.FCC: (0.30, 0.11),
+    Matrix.BT601: (0.299, 0.114),
+    Matrix.SMPTE240M: (0.212, 0.087),
+    Matrix.BT2020: (0.2627, 0.0593),
+}
+
+
 class Planes:
     """Luma and, at half its width and height, two planes of chroma; both sides are even.
 
@@ -52,6 +62,13 @@ class Planes:
     def blank(cls, height: int, width: int, matrix: Matrix) -> Planes:
         """A picture to be filled in."""
         return cls(av.VideoFrame(width, height, FORMAT), matrix, writeable=True)
+
+    def copy(self) -> Planes:
+        """The same picture in memory of its own, to be written to."""
+        out = Planes.blank(*self.shape, self.matrix)
+        for mine, theirs in zip((out.y, out.u, out.v), (self.y, self.u, self.v), strict=True):
+            np.copyto(mine, theirs)
+        return out
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,6 +103,23 @@ def to_rgb(
     plane: Any = rgb.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
     return rows[: rgb.height, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
+
+
+def from_rgb(matrix: Matrix) -> NDArray[np.float32]:
+    """(3, 4) that makes Y, U, V of limited range of R, G, B, 1 (H.273, equations 38 to 41)."""
+    kr, kb = _WEIGHTS[matrix]
+    luma = np.array([kr, 1 - kr - kb, kb])
+    blue = (np.array([0, 0, 1]) - luma) / (2 * (1 - kb))
+    red = (np.array([1, 0, 0]) - luma) / (2 * (1 - kr))
+    scaled = np.stack([219 * luma, 224 * blue, 224 * red]) / 255
+    return np.column_stack([scaled, [16, 128, 128]]).astype(np.float32)
+
+
+def into_rgb(matrix: Matrix) -> NDArray[np.float32]:
+    """(3, 4) that makes R, G, B of Y, U, V of limited range, 1: the inverse of `from_rgb`."""
+    forth = from_rgb(matrix).astype(np.float64)
+    back = np.linalg.inv(forth[:, :3])
+    return np.column_stack([back, -back @ forth[:, 3]]).astype(np.float32)
 
 
 def _view(plane: Any, writeable: bool) -> Plane:
