@@ -96,12 +96,11 @@ class LabelScaler:
         """uint8 (network height, network width) ids -> a new uint8 (height, width) ids."""
         where = window(height, width, want)
         labels = labels[where.top : where.top + where.height, where.left : where.left + where.width]
-        ids = present(np.ascontiguousarray(labels))
+        if labels.shape == (height, width):
+            return np.array(labels)
+        ids = present(labels)
         out = np.full((height, width), ids[0], np.uint8)
         if len(ids) == 1:
-            return out
-        if labels.shape == (height, width):
-            np.copyto(out, labels)
             return out
         if self._mask.shape != (height, width) or self._small.shape != labels.shape:
             self._small = np.empty(labels.shape, np.uint8)
