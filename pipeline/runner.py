@@ -170,6 +170,7 @@ class Pipeline:
         try:
             for frame in self._lanes[-1].channel:
                 self._handed_out += 1
+                frame.shared = True
                 for branch in self._branches:
                     self._hand_over(frame, branch)
                 self._received += 1
