@@ -197,7 +197,9 @@ class App:
 
     async def _refused(self, request: Request, error: HTTPException) -> Response:
         self._refuse(_REASONS.get(error.status_code, "malformed request"), client_of(request.scope))
-        return PlainTextResponse(f"{error.detail}\n", error.status_code)
+        # What is left of a body that nobody reads must not pass for the next request.
+        headers = {"connection": "close"} if request.method == "POST" else None
+        return PlainTextResponse(f"{error.detail}\n", error.status_code, headers)
 
 
 _REASONS = {

@@ -59,9 +59,6 @@ class Connection(H11Protocol):
         self.refuse("malformed request", self._client)
         super().send_400_response(msg)
 
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        self.send_400_response("There are no WebSockets here.")
-
     def shutdown(self) -> None:
         """The run has ended: what is not sent in a moment is not sent."""
         super().shutdown()

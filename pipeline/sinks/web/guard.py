@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.sinks.web.address import Address
+from pipeline.sinks.web.connection import MAX_HEADERS
 from pipeline.sinks.web.refusals import Refusals
 
 MAX_BODY = 64 * 1024
@@ -70,6 +71,8 @@ class Guard:
     def _judge(self, scope: Scope) -> Response | None:
         """What is answered at once; None lets the request through."""
         headers = Headers(scope=scope)
+        if sum(len(name) + len(value) + 4 for name, value in headers.raw) > MAX_HEADERS:
+            return self._no(scope, 431, "too large a request", f"at most {MAX_HEADERS} bytes")
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             return self._no(scope, 421, "wrong host name", "this server is not of that name")
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
