@@ -104,7 +104,7 @@ def serving(
 ) -> Iterator[Served]:
     """A live synthetic source under the fake engine; its first frame has been delivered."""
     said: list[str] = []
-    engine = FakeEngine(fake_card(classes=classes))
+    engine = FakeEngine(fake_card(classes=classes), parallel=1)
     controls = Controls(look)
     web = open_web(address, engine.card, controls, token=token, say=said.append)
     with engine, closing(web):
