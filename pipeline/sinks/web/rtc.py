@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Coroutine
 from typing import Any
 
 from aiortc import (
@@ -16,8 +18,11 @@ from aiortc.exceptions import OperationError
 
 from pipeline.sinks.web.hub import Inbox, PacketFeed
 
-# An offer whose browser never comes; ICE itself gives up a viewer that has vanished after 30 s.
+# An offer whose browser does not come is forgotten after this, and so is a viewer that no longer
+# reports what it receives, which all do every second or so. ICE alone would take half a minute.
 _CONNECT_S = 15.0
+_SILENT_S = 6.0
+_LOOK_EVERY_S = 1.0
 
 
 class OfferError(Exception):
@@ -54,7 +59,7 @@ class Peers:
         self._feed = feed
         self._limit = limit
         self._peers: set[RTCPeerConnection] = set()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def answer(self, sdp: str) -> str:
         """The SDP answer to a browser's offer to receive video; raises OfferError."""
@@ -68,7 +73,7 @@ class Peers:
         except BaseException:
             await self._close(peer)
             raise
-        asyncio.get_running_loop().call_later(_CONNECT_S, self._check, peer)
+        self._begin(self._watch(peer))
         return answer
 
     async def _negotiate(self, peer: RTCPeerConnection, sdp: str) -> str:
@@ -91,17 +96,34 @@ class Peers:
 
     def _changed(self, peer: RTCPeerConnection) -> None:
         if peer.connectionState in ("failed", "closed"):
-            self._part(peer)
+            # In a task of its own: who tells this is part of the connection.
+            self._begin(self._close(peer))
 
-    def _check(self, peer: RTCPeerConnection) -> None:
-        if peer in self._peers and peer.connectionState != "connected":
-            self._part(peer)
+    async def _watch(self, peer: RTCPeerConnection) -> None:
+        """Parts from a viewer that never comes, or that has gone without a word."""
+        begun = heard_at = time.monotonic()
+        (sender,) = peer.getSenders()
+        heard, sent = None, 0
+        while peer in self._peers:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            now = time.monotonic()
+            if peer.connectionState != "connected":
+                if now - begun > _CONNECT_S:
+                    await self._close(peer)
+                continue
+            stats = {row.type: row for row in (await sender.getStats()).values()}
+            report, packets = stats.get("remote-inbound-rtp"), stats["outbound-rtp"].packetsSent
+            # Where nothing is sent, because the source stands still, there is nothing to report.
+            if packets == sent or (report is not None and report.timestamp != heard):
+                heard_at = now
+            heard, sent = report.timestamp if report is not None else None, packets
+            if now - heard_at > _SILENT_S:
+                await self._close(peer)
 
-    def _part(self, peer: RTCPeerConnection) -> None:
-        """Closes a connection, in a task of its own: who tells may be part of it."""
-        task = asyncio.ensure_future(self._close(peer))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _close(self, peer: RTCPeerConnection) -> None:
         if peer in self._peers:
@@ -113,4 +135,7 @@ class Peers:
 
     async def close(self) -> None:
         """Parts from all viewers."""
-        await asyncio.gather(*(self._close(peer) for peer in list(self._peers)), *self._closing)
+        await asyncio.gather(*(self._close(peer) for peer in list(self._peers)))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from socket import socket
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,8 @@ class Server:
     async def _serve(self, figures: Figures, started: threading.Event) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._trouble)
+        # One thread for what would hold up the loop (PNG, names): the cores are the pipeline's.
+        self.loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="page-work"))
         self._ending = asyncio.Event()
         live, refusals = self._live, Refusals(self._say)
         peers = self._peers()

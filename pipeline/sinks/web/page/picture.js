@@ -11,10 +11,12 @@ export class Picture {
     this.image = image;
     this.report = report;
     this.wanted = null; // "webrtc" or "mjpeg"
+    this.reason = ""; // why it is not WebRTC, if that was tried
     this.peer = null;
     this.attempt = 0; // what an earlier attempt still has to say is of no interest
     document.addEventListener("visibilitychange", () => this.seen(!document.hidden));
-    image.addEventListener("load", () => this.report("mjpeg", ""));
+    video.addEventListener("playing", () => this.report("webrtc", ""));
+    image.addEventListener("load", () => this.report("mjpeg", this.reason));
     image.addEventListener("error", () => {
       if (this.wanted === "mjpeg" && image.hasAttribute("src")) this.later(() => this.mjpeg(), 2000);
     });
@@ -23,6 +25,7 @@ export class Picture {
 
   start(transport) {
     this.stop();
+    this.reason = "";
     this.wanted = transport;
     if (document.hidden) return;
     if (transport === "webrtc") this.webrtc();
@@ -58,6 +61,7 @@ export class Picture {
 
   fall(reason) {
     this.start("mjpeg");
+    this.reason = reason;
     this.report("mjpeg", reason);
   }
 
@@ -104,7 +108,6 @@ export class Picture {
     if (attempt !== this.attempt) return;
     const now = Date.now();
     if (decoded !== this.decoded || !this.flowing) {
-      if (decoded && this.decodeLimit !== STILL_MS) this.report("webrtc", "");
       if (decoded) this.decodeLimit = STILL_MS;
       this.decoded = decoded;
       this.decodedAt = now;

@@ -130,7 +130,8 @@ def serving(
             wait_for(lambda: pipeline.delivered > 0 or errors)
             served = Served(web, pipeline, controls, said, stop, errors)
             # Its thread is there from now on: it is this run's, and no test's that leaves it.
-            served.ask("/snapshot.png", authorization=f"Bearer {token}")
+            bearer = {"authorization": f"Bearer {token}"}
+            wait_for(lambda: served.status("/snapshot.png", **bearer) == 200)
             yield served
         finally:
             stop()

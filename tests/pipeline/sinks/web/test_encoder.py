@@ -20,10 +20,8 @@ def gradient(height, width):
 
 def decode(packets):
     decoder = av.CodecContext.create("h264", "r")
-    frames = [f for p in packets for f in decoder.decode(av.Packet(bytes(p)))] + decoder.decode(
-        None
-    )
-    return frames
+    shown = [f for p in packets for f in decoder.decode(av.Packet(bytes(p)))]
+    return shown + decoder.decode(None)
 
 
 def test_each_picture_comes_out_at_once_and_in_its_colours():
@@ -36,9 +34,8 @@ def test_each_picture_comes_out_at_once_and_in_its_colours():
     assert int(frame.colorspace) == 6  # ITU-T H.273: BT.601, which a browser then undoes
     seen = frame.to_ndarray(format="rgb24").astype(int)
     h, w = seen.shape[:2]
-    corners = [seen[h // 4, w // 4], seen[h // 4, 3 * w // 4], seen[3 * h // 4, w // 4]]
-    for corner, color in zip(corners, ((255, 0, 0), (0, 255, 0), (0, 0, 255)), strict=True):
-        assert abs(corner - color).max() < 12, (corner, color)
+    for at in [(h // 4, w // 4), (h // 4, 3 * w // 4), (3 * h // 4, w // 4)]:
+        assert abs(seen[at] - picture[at]).max() < 5, (at, seen[at], picture[at])
 
 
 def test_a_browser_may_be_promised_what_comes():
@@ -64,8 +61,7 @@ def test_key_pictures_when_wanted_and_not_more_often_than_twice_a_second(monkeyp
         if packet.is_keyframe:
             keys.append(i)
     assert keys[0] == 0
-    assert [b - a for a, b in zip(keys[1:], keys[2:], strict=False)] == [8] * (len(keys) - 2)
-    assert keys[1] == 30
+    assert keys[1:] == [30, 38, 46, 54]
 
 
 def test_timestamps_rise_however_fast_pictures_come(monkeypatch):
@@ -83,8 +79,8 @@ def test_a_new_size_begins_with_a_key_picture():
 
 
 @pytest.mark.parametrize(
-    "size", [(720, 1280), (1080, 1920), (2160, 3840), (1280, 720), (768, 1024), (1200, 1600), (3000, 3000),
-             (1, 1), (37, 41), (8, 4000), (4000, 8)],
+    "size", [(720, 1280), (1080, 1920), (2160, 3840), (1280, 720), (768, 1024), (1200, 1600),
+             (3000, 3000), (1, 1), (37, 41), (8, 4000), (4000, 8)],
 )  # fmt: skip
 def test_pictures_are_fitted(size):
     out = fit_for_web(gradient(*size))

@@ -43,8 +43,6 @@ async def viewer(page):
     offer = {"sdp": peer.localDescription.sdp}
     status, _, body = await asyncio.to_thread(page.ask, "/api/offer", "POST", offer)
     assert status == 200, body
-    import json
-
     await peer.setRemoteDescription(RTCSessionDescription(json.loads(body)["sdp"], "answer"))
     try:
         yield peer, tracks[0]
