@@ -1,8 +1,17 @@
-"""Chromium on the real page: opened without a screen, clicked and photographed."""
+"""Chromium on the real page: opened without a screen, clicked and photographed.
+
+    python -m tests.pipeline.sinks.web.browser CLIP docs/images
+
+makes the pictures of the documentation anew.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,17 +94,34 @@ def pixels(page: Any, width: int = 64, height: int = 36) -> Any:
     return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
 
 
-def photograph(browser: Any, url: str, folder: Path, *, seconds: float) -> list[Path]:
-    """The page on a desktop and on a phone, as PNG, after as long as the charts shall show."""
-    made = []
-    looks: list[tuple[str, dict[str, Any]]] = [
-        ("web.png", {"viewport": DESKTOP, "color_scheme": "light"}),
-        ("web-phone.png", {**AS_PHONE, "color_scheme": "dark"}),
-    ]
-    for name, options in looks:
-        with opened(browser, url, **options) as page:
-            wait_for_picture(page, "webrtc")
-            page.wait_for_timeout(1000 * seconds)
-            (folder / name).write_bytes(page.screenshot())
-            made.append(folder / name)
-    return made
+LOOKS: dict[str, dict[str, Any]] = {
+    "web.jpg": {"viewport": DESKTOP, "color_scheme": "light"},
+    "web-phone.jpg": {**AS_PHONE, "color_scheme": "dark"},
+}
+
+
+def photograph(browser: Any, url: str, target: Path, *, seconds: float) -> None:
+    """Writes the page as JPEG, in the look of the file's name, after so many seconds of picture."""
+    with opened(browser, url, **LOOKS[target.name]) as page:
+        wait_for_picture(page, "webrtc")
+        page.wait_for_timeout(1000 * seconds)
+        target.write_bytes(page.screenshot(type="jpeg", quality=88))
+
+
+def main() -> None:
+    """Makes the pictures of the documentation from a clip, a run each."""
+    clip, folder = sys.argv[1:]
+    with chromium() as browser:
+        for name in LOOKS:
+            command = [sys.executable, "-m", "tools.cli", "run", clip, "--web=:0", "--contours"]
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+                assert run.stderr is not None
+                url = next(
+                    f[1] for line in run.stderr if (f := re.match(r"output  (http.*)", line))
+                )
+                photograph(browser, url, Path(folder) / name, seconds=6.0)
+                run.send_signal(signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()
