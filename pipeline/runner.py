@@ -117,7 +117,11 @@ class Pipeline:
             Lane(s, Channel(s.ahead, "block" if i else policy), Meter(s.name))
             for i, s in enumerate([capture, *stages])
         ]
-        self._branches = [Branch(s, Channel(ahead, s.policy), Meter(s.name)) for s in sinks]
+        # A viewer is shown the newest frame; what it would have to wait for is old by then.
+        self._branches = [
+            Branch(s, Channel(ahead if s.policy == "block" else 1, s.policy), Meter(s.name))
+            for s in sinks
+        ]
         self._blocking = [b for b in self._branches if b.channel.policy == "block"]
         if trace is not None:
             trace.attach(self._lanes, self._branches)
@@ -212,6 +216,11 @@ class Pipeline:
     def dropped(self) -> int:
         """Frames of a live source that have given way to newer ones so far."""
         return sum(lane.channel.dropped for lane in self._lanes)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Frames that could not be captured so far, by cause."""
+        return self._source.lost
 
     def _spawn(self, name: str, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name)

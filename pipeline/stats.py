@@ -125,6 +125,26 @@ class Histogram:
         self._total += other._total
         self._max_s = max(self._max_s, other._max_s)
 
+    def copy(self) -> Histogram:
+        """What it holds now; another thread may go on adding meanwhile."""
+        other = Histogram()
+        # dict() copies in one step; counting is left to the copy, so that the two agree.
+        other._counts, other._max_s = dict(self._counts), self._max_s
+        other._total = sum(other._counts.values())
+        return other
+
+    def since(self, earlier: Histogram) -> Histogram:
+        """What has been added after `earlier` was copied from this one; its largest to 1%."""
+        other = Histogram()
+        for bucket, count in self._counts.items():
+            if added := count - earlier._counts.get(bucket, 0):
+                other._counts[bucket] = added
+        other._total = sum(other._counts.values())
+        if other._counts:
+            highest = self._LEAST_S * math.exp((max(other._counts) + 1) * self._STEP)
+            other._max_s = min(highest, self._max_s)
+        return other
+
     def buckets(self) -> list[tuple[float, float, int]]:
         """Where the durations lie: (from, to, how many) in seconds, ascending, none empty."""
         lows = {bucket: self._LEAST_S * math.exp(bucket * self._STEP) for bucket in self._counts}

@@ -15,6 +15,8 @@ streamseg run photos/ -o painted/ --mask masks/ --stats shares.jsonl
 
 streamseg run in.mkv -o out.mkv --classes person,car --start 60 --duration 10
 
+streamseg run street.mp4 --web :8000
+
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
 
 streamseg run in.mp4 --model unet/resnet34 --weights mine.pth --card mine.yaml -o out.mp4
@@ -102,6 +104,21 @@ def run(
     max_frames: Annotated[int | None, Opt(help="Stop after this many frames.")] = None,
     fps: Annotated[
         float | None, Opt(help="Frames a second of a folder of images. Default: 25.")
+    ] = None,
+    web: Annotated[
+        str | None,
+        Opt(
+            metavar="[HOST:PORT]",
+            help="Show the live picture on a web page, with controls and figures. Default: "
+            "127.0.0.1:8000, for this machine alone.",
+        ),
+    ] = None,
+    web_token: Annotated[
+        str | None,
+        Opt(
+            help="What viewers must know, 16 characters or more; better given in the environment, "
+            "as STREAMSEG_WEB_TOKEN. Default: made up where other machines can reach the page."
+        ),
     ] = None,
     report: Annotated[str | None, Opt(help="Write counts, times and bottleneck as JSON.")] = None,
     trace: Annotated[
