@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.engine import Pending
+if TYPE_CHECKING:  # the process that reads a live source has no use for engines
+    from engines.engine import Pending
 
 Image = NDArray[np.uint8]
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,7 +45,11 @@ class Stage:
 
 
 class Source(Protocol):
-    """Where frames come from. `frames` may be called once."""
+    """Where frames come from. `frames` may be called once.
+
+    A source whose reads may wait for ever also has `interrupt()`: called by any thread, any number
+    of times, it makes them raise StoppedError from then on. A live one may have `outages`.
+    """
 
     @property
     def name(self) -> str: ...
@@ -91,6 +96,10 @@ class Pipeline:
     Leaving the block stops and closes everything. The first error of any thread stops all the
     others and is raised here. `stop` may be called from any thread; what the sinks have been
     given by then is still written. A `trace` takes down what every frame goes through.
+
+    Of a live source only the newest frame waits, at most one between any two stages, and with
+    `max_latency_s` none goes to the network, the sinks or the caller that is older than that; those
+    are counted as `late`.
     """
 
     def __init__(
@@ -100,6 +109,7 @@ class Pipeline:
         sinks: Sequence[Sink] = (),
         ahead: int = 4,
         trace: Recorder | None = None,
+        max_latency_s: float | None = None,
     ) -> None:
         self.ledger = Ledger()
         self.latency = Histogram()
@@ -112,11 +122,14 @@ class Pipeline:
         """When the first frame was delivered (time.perf_counter), None before that."""
         self._source = source
         capture = Stage("capture", lambda _: source.frames(), _CAPTURE_ADVICE, ahead)
-        policy: Policy = "drop_oldest" if source.live else "block"
         self._lanes = [
-            Lane(s, Channel(s.ahead, "block" if i else policy), Meter(s.name))
-            for i, s in enumerate([capture, *stages])
+            Lane(stage, channel_behind(stage, first=not i, live=source.live), Meter(stage.name))
+            for i, stage in enumerate([capture, *stages])
         ]
+        if source.live and max_latency_s is not None:
+            for lane in self._lanes:
+                if lane.stage.busy_s is None:  # what the engine has, it finishes
+                    lane.channel.is_late = partial(_is_older, max_latency_s)
         self._branches = [Branch(s, Channel(ahead, s.policy), Meter(s.name)) for s in sinks]
         self._blocking = [b for b in self._branches if b.channel.policy == "block"]
         if trace is not None:
@@ -201,6 +214,13 @@ class Pipeline:
             self.interrupted = True
         for lane in self._lanes:
             lane.channel.stop()
+        self._interrupt_source()
+
+    def _interrupt_source(self) -> None:
+        """Ends its read, if that is one that waits: no channel could."""
+        interrupt = getattr(self._source, "interrupt", None)
+        if interrupt is not None:
+            interrupt()
 
     @property
     def delivered(self) -> int:
@@ -209,8 +229,8 @@ class Pipeline:
 
     @property
     def dropped(self) -> int:
-        """Frames of a live source that have given way to newer ones so far."""
-        return sum(lane.channel.dropped for lane in self._lanes)
+        """Frames of a live source that have given way to newer ones, or were late, so far."""
+        return sum(lane.channel.dropped + lane.channel.late for lane in self._lanes)
 
     def _spawn(self, name: str, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name)
@@ -296,6 +316,7 @@ class Pipeline:
             lane.channel.stop()
         for branch in self._branches:
             branch.channel.stop()
+        self._interrupt_source()
 
     def _raise(self) -> None:
         """Raises the first error, once, and lets go of it: its traceback holds this pipeline, and a
@@ -315,6 +336,7 @@ class Pipeline:
         self._closed = True
         for lane in self._lanes:
             lane.channel.stop()
+        self._interrupt_source()
         for branch in self._branches:
             # What the sinks were given is still written; after an error they are stopped already.
             branch.channel.end()
@@ -332,10 +354,26 @@ class Pipeline:
             handed_out=self._handed_out,
             delivered=self.delivered,
         )
+        self.ledger.outages = getattr(self._source, "outages", None)
         for cause, count in self._source.lost.items():
             self.ledger.lose(cause, count)
         self.stage_stats = measure(self._lanes, self._branches, cpu_s)
         self.bottleneck = find_bottleneck(self.stage_stats, wall_s=self.wall_s, cpu_s=cpu_s)
+
+
+def channel_behind(stage: Stage, *, first: bool, live: bool) -> Channel[Frame]:
+    """The channel between a stage and the next. Frames of a live source do not queue: the newest
+    waits, alone, and gives way to a newer one where the source puts it.
+    """
+    if not live:
+        return Channel(stage.ahead)
+    # The engine needs its own queue full to be as fast as it can.
+    capacity = stage.ahead if stage.busy_s is not None else 1
+    return Channel(capacity, "drop_oldest" if first else "block")
+
+
+def _is_older(limit_s: float, frame: Frame) -> bool:
+    return time.perf_counter() - frame.captured_at > limit_s
 
 
 _CAPTURE_ADVICE = (
