@@ -37,6 +37,7 @@ class Waker:
         """May be called by any thread, any number of times, also after `close`."""
         with self._lock:  # else the descriptor could be closed by now, and be another file's
             if not (self.woken or self._closed):
+                self.woken = True  # before whoever waits can look
                 os.write(self._writing, b"!")
             self.woken = True
 
