@@ -82,6 +82,12 @@ class LiveSource:
         self.live = not opened["recording"]
         self.info = self._describe(opened)
 
+    @property
+    def reader_pid(self) -> int | None:
+        """The process that reads now; None between two."""
+        reader = self._reader
+        return None if reader is None else reader.pid
+
     def tap_audio(self) -> AudioTap | None:
         """Sound of live sources is not read."""
         return None

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import SourceError
 from pipeline.sources import LiveOptions, open_source
-from tests.live.peers import (
+from tests.pipeline.sources.live.peers import (
     HEIGHT,
     ROUND,
     WIDTH,
@@ -21,7 +21,7 @@ from tests.live.peers import (
     wait_until,
     write_units,
 )
-from tests.live.proxies import LossyLine, SlowLine
+from tests.pipeline.sources.live.proxies import LossyLine, SlowLine
 
 pytestmark = [
     pytest.mark.skipif(bool(missing_rtsp_server()), reason=missing_rtsp_server() or "-"),
@@ -220,7 +220,7 @@ def test_stopping_takes_no_second_in_any_state(server, state):
     opened = Opened(server.url, stall_timeout_s=60 if state == "stalled" else 1)
     run = Run(opened.source)
     run.more(5)
-    child = opened.source._reader.pid
+    child = opened.source.reader_pid
     if state == "reconnecting":
         server.kill()
         wait_until(lambda: opened.heard("lost"))
@@ -240,7 +240,7 @@ def test_a_reader_that_crashes_is_started_anew(server):
     opened = Opened(server.url)
     with Run(opened.source) as run:
         run.more(5)
-        os.kill(opened.source._reader.pid, signal.SIGSEGV)
+        os.kill(opened.source.reader_pid, signal.SIGSEGV)
         wait_until(lambda: opened.heard("back"))
         run.more(5)
     run.check()
@@ -267,7 +267,7 @@ def test_what_has_piled_up_in_the_network_is_passed_over(server):
 
 def test_a_source_that_is_never_read_leaves_no_process(server):
     source = open_source(server.url)
-    child = source._reader.pid
+    child = source.reader_pid
     source.close()
     source.close()
     source.interrupt()

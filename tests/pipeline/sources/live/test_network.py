@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import SourceError
 from pipeline.sources import LiveOptions, open_source
 from tests.clips import Tone, write_clip
-from tests.live.peers import (
+from tests.pipeline.sources.live.peers import (
     HEIGHT,
     WIDTH,
     Files,

@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 
-from tests.live.peers import free_port
+from tests.pipeline.sources.live.peers import free_port
 
 
 class SlowLine:
