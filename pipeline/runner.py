@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +16,7 @@ from pipeline.accounts import Branch, Lane, account, measure
 from pipeline.channel import Channel, Policy
 from pipeline.errors import PipelineError, StoppedError
 from pipeline.frame import Frame
+from pipeline.freshness import channels_behind
 from pipeline.ledger import Ledger
 from pipeline.stats import Bottleneck, Histogram, Meter, StageStats, find_bottleneck
 
@@ -97,9 +97,8 @@ class Pipeline:
     others and is raised here. `stop` may be called from any thread; what the sinks have been
     given by then is still written. A `trace` takes down what every frame goes through.
 
-    Of a live source only the newest frame waits, at most one between any two stages, and with
-    `max_latency_s` none goes to the network, the sinks or the caller that is older than that; those
-    are counted as `late`.
+    Of a live source only the newest frame waits (pipeline/freshness.py), and with `max_latency_s`
+    none goes to the network, the sinks or the caller that is older; those are counted as `late`.
     """
 
     def __init__(
@@ -122,14 +121,12 @@ class Pipeline:
         """When the first frame was delivered (time.perf_counter), None before that."""
         self._source = source
         capture = Stage("capture", lambda _: source.frames(), _CAPTURE_ADVICE, ahead)
+        path = [capture, *stages]
+        behind = channels_behind(path, live=source.live, max_latency_s=max_latency_s)
         self._lanes = [
-            Lane(stage, channel_behind(stage, first=not i, live=source.live), Meter(stage.name))
-            for i, stage in enumerate([capture, *stages])
+            Lane(stage, channel, Meter(stage.name))
+            for stage, channel in zip(path, behind, strict=True)
         ]
-        if source.live and max_latency_s is not None:
-            for lane in self._lanes:
-                if lane.stage.busy_s is None:  # what the engine has, it finishes
-                    lane.channel.is_late = partial(_is_older, max_latency_s)
         self._branches = [Branch(s, Channel(ahead, s.policy), Meter(s.name)) for s in sinks]
         self._blocking = [b for b in self._branches if b.channel.policy == "block"]
         if trace is not None:
@@ -359,21 +356,6 @@ class Pipeline:
             self.ledger.lose(cause, count)
         self.stage_stats = measure(self._lanes, self._branches, cpu_s)
         self.bottleneck = find_bottleneck(self.stage_stats, wall_s=self.wall_s, cpu_s=cpu_s)
-
-
-def channel_behind(stage: Stage, *, first: bool, live: bool) -> Channel[Frame]:
-    """The channel between a stage and the next. Frames of a live source do not queue: the newest
-    waits, alone, and gives way to a newer one where the source puts it.
-    """
-    if not live:
-        return Channel(stage.ahead)
-    # The engine needs its own queue full to be as fast as it can.
-    capacity = stage.ahead if stage.busy_s is not None else 1
-    return Channel(capacity, "drop_oldest" if first else "block")
-
-
-def _is_older(limit_s: float, frame: Frame) -> bool:
-    return time.perf_counter() - frame.captured_at > limit_s
 
 
 _CAPTURE_ADVICE = (
