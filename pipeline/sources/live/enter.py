@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from pipeline.errors import SourceError
@@ -20,6 +21,8 @@ def open_live(
     say: Callable[[str], None] = lambda line: None,
 ) -> LiveSource:
     """Opens a network stream or a camera. Raises SourceError."""
+    if os.name != "posix":
+        raise SourceError(f"{address.shown}: live sources are read on Linux and macOS only")
     options = options or LiveOptions()
     mode: dict[str, str] = {}
     if address.kind == "srt" and (missing := missing_bridge()) is not None:

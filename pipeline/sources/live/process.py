@@ -92,7 +92,7 @@ class Reader:
         self._heard: deque[dict[str, Any]] = deque()
         self._map: mmap.mmap | None = None
         self._slots: list[Image] = []
-        self._closed = False
+        self._closed = self._granted = False
         self.ready = False
         """Whether it has started, as far as heard."""
 
@@ -107,9 +107,15 @@ class Reader:
             self._process.stdin.write((json.dumps({"kind": kind, **more}) + "\n").encode())
             self._process.stdin.flush()
 
-    def free(self, *slots: int) -> None:
-        """Gives slots to be filled; the first time all of them."""
-        self.order("free", slots=slots or list(range(SLOTS)))
+    def grant(self) -> None:
+        """Asks for pictures: all slots may be filled. Once; it keeps them through reconnections."""
+        if not self._granted:
+            self._granted = True
+            self.order("free", slots=list(range(SLOTS)))
+
+    def free(self, slot: int) -> None:
+        """Gives a slot back to be filled again."""
+        self.order("free", slots=[slot])
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
         """The next message; None where none came in time. A process that has ended says `broken`.

@@ -102,7 +102,7 @@ class LiveSource:
         self._started = True
         try:
             assert self._reader is not None
-            self._reader.free()
+            self._reader.grant()
             # Until now nobody wanted a picture.
             self._last_at = time.perf_counter()
             for message in self._messages():
@@ -184,7 +184,7 @@ class LiveSource:
             self._say(f"source  {self.name}: the stream has ended")
             return False
         self._say(f"source  {self.name}: back after {gap_s:.1f} s")
-        self._reader_now.free()
+        self._reader_now.grant()
         return True
 
     def _connect(self, *, at_start: bool, trouble: Trouble | None = None) -> dict[str, Any]:
