@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.sources.info import AudioTap, SourceInfo
     from pipeline.sources.live.options import LiveOptions
     from pipeline.sources.live.source import LiveSource
-    from pipeline.sources.open import open_source
+    from pipeline.sources.open import open_recorded, open_source
     from pipeline.sources.synthetic import SyntheticSource
 
     AnySource = FileSource | ImageSource | LiveSource | SyntheticSource
@@ -25,6 +25,7 @@ __all__ = [
     "LiveSource",
     "SourceInfo",
     "SyntheticSource",
+    "open_recorded",
     "open_source",
 ]
 
@@ -38,6 +39,7 @@ _WHERE = {
     "LiveSource": "pipeline.sources.live.source",
     "SourceInfo": "pipeline.sources.info",
     "SyntheticSource": "pipeline.sources.synthetic",
+    "open_recorded": "pipeline.sources.open",
     "open_source": "pipeline.sources.open",
 }
 

@@ -61,6 +61,15 @@ def open_source(
     return FileSource(Path(text), start_s=start_s, duration_s=duration_s, max_frames=max_frames)
 
 
+def open_recorded(spec: str | Path) -> FileSource | ImageSource | LiveSource:
+    """As `open_source`, for what must come to an end. Raises SourceError for a live source."""
+    source = open_source(spec)
+    if source.live:
+        source.close()
+        raise SourceError(f"{source.name} is live and has no end; give a recording")
+    return source
+
+
 def _find_images(text: str) -> list[Path] | None:
     """The images that a user means, in order; None where it is a video file."""
     path = Path(text)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.sources import LiveOptions, open_source
+from pipeline.sources import LiveOptions, open_recorded, open_source
 from tests.pipeline.sources.live.peers import (
     HEIGHT,
     ROUND,
@@ -273,6 +273,11 @@ def test_a_source_that_is_never_read_leaves_no_process(server):
     source.interrupt()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def test_what_needs_an_end_refuses_what_has_none(server):
+    with pytest.raises(SourceError, match="is live and has no end; give a recording"):
+        open_recorded(server.url)
 
 
 def test_max_frames_and_duration(server):
