@@ -96,11 +96,18 @@ def needs_ffmpeg(*protocols: str) -> None:
 class RtspServer:
     """GStreamer's RTSP server with a camera behind it, which can be killed, stopped and started."""
 
-    def __init__(self, *files: Path, user: str = "", password: str = "", fps: int = FPS) -> None:
+    def __init__(
+        self,
+        *files: Path,
+        user: str = "",
+        password: str = "",
+        udp_only: bool = False,
+        fps: int = FPS,
+    ) -> None:
         self.port, self.epoch, self.fps = free_port(), time.monotonic(), fps
         self._order = {
             "port": self.port, "files": [str(f) for f in files], "fps": fps, "epoch": self.epoch,
-            "user": user, "password": password,
+            "user": user, "password": password, "udp_only": udp_only,
         }  # fmt: skip
         self.process: subprocess.Popen[str] | None = None
 

@@ -17,8 +17,9 @@ import time
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 PIPELINE = (
     "( appsrc name=source is-live=true format=time do-timestamp=true "
@@ -106,6 +107,8 @@ def main():
     server.set_address("127.0.0.1")
     server.set_service(str(order["port"]))
     factory = Factory(camera)
+    if order.get("udp_only"):
+        factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
     if order.get("user"):
         protect(server, factory, order["user"], order["password"])
     server.get_mount_points().add_factory("/camera", factory)

@@ -166,6 +166,13 @@ def test_credentials_that_are_wrong_are_never_retried(units, reconnect):
             source.close()
 
 
+def test_a_server_that_refuses_tcp_is_read_over_udp(units):
+    with RtspServer(units, udp_only=True) as server:
+        assert len(list(open_source(server.url, max_frames=5).frames())) == 5
+        with pytest.raises(SourceError, match="cannot be opened"):
+            open_source(server.url, live=LiveOptions(rtsp_transport="tcp"))
+
+
 def test_a_stream_that_does_not_exist(server):
     with pytest.raises(SourceError, match=r"\(404\); check the path"):
         open_source(server.url + "2")
