@@ -66,7 +66,7 @@ def test_pictures_come_fresh_numbered_and_stamped(server):
     assert (opened.source.info.height, opened.source.info.width) == (HEIGHT, WIDTH)
     assert opened.source.info.codec == "h264"
     with Run(opened.source) as run:
-        run.more(60)
+        run.more(40)
         now = time.monotonic()
         ages = sorted(server.age_s(number) - (now - at) for at, _, _, number in run.got)
     run.check()
@@ -79,18 +79,17 @@ def test_pictures_come_fresh_numbered_and_stamped(server):
     assert run.pipeline.ledger.outages.count == 0
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_a_server_that_is_killed_and_comes_back(server, transport):
-    opened = Opened(server.url, rtsp_transport=transport, stall_timeout_s=1.5)
+def test_a_server_that_is_killed_and_comes_back(server):
+    opened = Opened(server.url)
     with Run(opened.source) as run:
-        run.more(10)
+        run.more(5)
         server.kill()
         wait_until(lambda: opened.heard("lost"))
         pause_begun, last = time.monotonic(), len(run.got)
         time.sleep(1.0)
         assert len(run.got) <= last + 1, "no frame is invented"
         returned = server.start()
-        back = run.more(10)
+        back = run.more(5)
         assert back - returned < BACK_WITHIN_S
     run.check()
     assert (opened.heard("lost"), opened.heard("back after"), len(opened.said)) == (1, 1, 2)
@@ -124,11 +123,11 @@ def test_packets_that_are_lost_and_reordered(server):
     with LossyLine(server.port, loss=0.03, disorder=0.05) as line:
         opened = Opened(f"rtsp://127.0.0.1:{line.port}/camera", rtsp_transport="udp")
         with Run(opened.source) as run:
-            run.more(90)
+            run.more(60)
             assert line.lost
             assert line.reordered
             line.loss = line.disorder = 0.0
-            run.more(45)  # three keyframes later nothing is left of it
+            run.more(32)  # two keyframes later nothing is left of it
             _, _, _, number = run.got[-1]
             assert abs(server.age_s(number)) < 1
         run.check()
@@ -148,7 +147,7 @@ def test_a_resolution_that_changes(units, larger):
     assert opened.heard("now sends") == 1
 
 
-@pytest.mark.parametrize("reconnect", ["auto", "never", "forever", "3"])
+@pytest.mark.parametrize("reconnect", ["auto", "forever"])
 def test_credentials_that_are_wrong_are_never_retried(units, reconnect):
     with RtspServer(units, user="me", password="right") as server:
         url = server.url.replace("//", "//me:s3cr3t@")
@@ -180,7 +179,7 @@ def test_a_stream_that_does_not_exist(server):
 
 def test_a_source_that_is_down_at_the_start_fails_or_waits_as_asked(units):
     server = RtspServer(units)
-    for reconnect in ("auto", "never", "2"):
+    for reconnect in ("auto", "2"):
         with pytest.raises(SourceError, match="cannot be opened: connection refused"):
             open_source(server.url, live=LiveOptions(reconnect=reconnect))
     said = []
@@ -212,14 +211,13 @@ def test_giving_up_is_an_error_that_says_how_often(server):
     assert "connection refused" in str(run.error)
 
 
-def test_never_reconnecting(server):
-    opened = Opened(server.url, reconnect="never")
-    run = Run(opened.source)
-    run.more(5)
-    server.kill()
-    run.wait()
-    run.check()
-    assert "broke off after" in str(run.error)
+@pytest.mark.parametrize(
+    ("reconnect", "at_start", "later"),
+    [("auto", 0, None), ("never", 0, 0), ("3", 3, 3), ("0", 0, 0), ("forever", None, None)],
+)
+def test_how_often_is_tried(reconnect, at_start, later):
+    options = LiveOptions(reconnect=reconnect)
+    assert (options.attempts(at_start=True), options.attempts(at_start=False)) == (at_start, later)
 
 
 @pytest.mark.parametrize("state", ["reading", "stalled", "reconnecting", "opening"])
@@ -259,10 +257,10 @@ def test_what_has_piled_up_in_the_network_is_passed_over(server):
         opened = Opened(f"rtsp://127.0.0.1:{line.port}/camera", rtsp_transport="tcp")
         with Run(opened.source) as run:
             begun, passed = run.more(1), line.passed
-            run.more(60)
+            run.more(30)
             rate = (line.passed - passed) / (time.monotonic() - begun)
             line.bytes_per_s = rate / 3
-            time.sleep(4)
+            time.sleep(3)
             assert server.age_s(run.got[-1][3]) > 1, "the line is slow"
             line.bytes_per_s = None
             run.more(5)
