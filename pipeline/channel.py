@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Generic, Literal, TypeVar
 
@@ -36,6 +36,10 @@ class Channel(Generic[T]):
         """Items that `put` has taken in."""
         self.dropped = 0
         """Items that gave way to newer ones (policy drop_oldest)."""
+        self.is_late: Callable[[T], bool] | None = None
+        """Which items are not to be handed out any more; None where all are."""
+        self.late = 0
+        """Those that were not handed out for that."""
         self.put_wait_s = 0.0
         """Seconds that the producer waited for room."""
         self.get_wait_s = 0.0
@@ -76,12 +80,16 @@ class Channel(Generic[T]):
     def get(self) -> T:
         """The next item; raises EOFError after the last one, StoppedError once stopped."""
         with self._lock:
+            if self.is_late is not None:
+                self._expire()
             if not self._items and not (self._ended or self._stopped):
                 begun = perf_counter()
                 self._getters += 1
                 try:
                     while not self._items and not (self._ended or self._stopped):
                         self._changed_for_get.wait()
+                        if self.is_late is not None:
+                            self._expire()
                 finally:
                     self._getters -= 1
                 self.get_wait_s += perf_counter() - begun
@@ -98,6 +106,16 @@ class Channel(Generic[T]):
     def _drop(self) -> None:
         self._items.popleft()
         self.dropped += 1
+
+    def _expire(self) -> None:
+        """Drops what is late, from the front on: later ones are younger."""
+        while self.is_late and self._items and not self._stopped and self.is_late(self._items[0]):
+            self._drop_late()
+            self._changed_for_put.notify()
+
+    def _drop_late(self) -> None:
+        self._items.popleft()
+        self.late += 1
 
     def __iter__(self) -> Iterator[T]:
         """Items until the end; raises StoppedError if the channel is stopped before it."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.engine import Pending
 from pipeline.planes import Planes
+
+if TYPE_CHECKING:  # the process that reads a live source has no use for engines
+    from engines.engine import Pending
 
 Image = NDArray[np.uint8]
 T = TypeVar("T")

@@ -25,6 +25,7 @@ from pipeline.trace import Recorder
 from tools import STARTED_AT
 from tools.config import RunConfig
 from tools.interrupt import interruptible
+from tools.live import check_live, live_notes, live_options
 from tools.progress import Printer
 from tools.report import make_report, write_report
 from tools.tracing import save_trace, tracing
@@ -51,7 +52,10 @@ def execute(ask: RunConfig) -> int:
             duration_s=ask.duration,
             max_frames=ask.max_frames,
             fps=ask.fps,
+            live=live_options(ask),
+            say=say.note,
         )
+        check_live(ask, source)
         with closing(source), ExitStack() as opened:
             sinks = _sinks(ask, source, model)
             web = open_page(ask, model.card, controls, say.note)
@@ -70,7 +74,13 @@ def execute(ask: RunConfig) -> int:
             with loaded as engine:
                 _announce(say, source, engine, sinks)
                 with tracing(engine) if ask.trace is not None else nullcontext() as trace:
-                    pipeline = Pipeline(source, stages_for(engine, controls), sinks, trace=trace)
+                    pipeline = Pipeline(
+                        source,
+                        stages_for(engine, controls),
+                        sinks,
+                        trace=trace,
+                        max_latency_s=None if ask.max_latency is None else ask.max_latency / 1000,
+                    )
                     if web is not None:
                         web.pipeline = pipeline
                     return _stream(ask, say, interrupt, source, engine, pipeline, sinks, trace)
@@ -97,6 +107,8 @@ def _stream(
             say.note(note)
     for cause, count in pipeline.ledger.lost.items():
         say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
+    for note in live_notes(ask, source, pipeline):
+        say.note(note)
     outputs = [sink.output for sink in sinks if sink.output is not None]
     say.summary(pipeline, outputs)
     if trace is not None and ask.trace is not None:
