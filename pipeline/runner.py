@@ -41,6 +41,8 @@ class Stage:
     """Frames that may wait behind this stage."""
     busy_s: Callable[[], float] | None = None
     """Seconds at work so far, for a stage whose work happens in other threads or devices."""
+    interrupt: Callable[[], None] | None = None
+    """Wakes the stage where it waits by itself; called from another thread when the run stops."""
 
 
 class Source(Protocol):
@@ -199,8 +201,8 @@ class Pipeline:
         """Ends the run early, from any thread but not from a signal handler (it takes locks)."""
         with self._lock:
             self.interrupted = True
-        for lane in self._lanes:
-            lane.channel.stop()
+        self._stop_lanes()
+        self._interrupt_sinks()
 
     @property
     def delivered(self) -> int:
@@ -292,10 +294,23 @@ class Pipeline:
                 self._error = error
                 if lane is not None:
                     lane.failed = True
-        for lane in self._lanes:
-            lane.channel.stop()
+        self._stop_lanes()
         for branch in self._branches:
             branch.channel.stop()
+        self._interrupt_sinks()
+
+    def _interrupt_sinks(self) -> None:
+        """Wakes those that wait for somebody, and not for frames."""
+        for branch in self._branches:
+            interrupt = getattr(branch.sink, "interrupt", None)
+            if interrupt is not None:
+                interrupt()
+
+    def _stop_lanes(self) -> None:
+        for lane in self._lanes:
+            lane.channel.stop()
+            if lane.stage.interrupt is not None:
+                lane.stage.interrupt()
 
     def _raise(self) -> None:
         """Raises the first error, once, and lets go of it: its traceback holds this pipeline, and a
@@ -313,8 +328,7 @@ class Pipeline:
         if self._closed:
             return
         self._closed = True
-        for lane in self._lanes:
-            lane.channel.stop()
+        self._stop_lanes()
         for branch in self._branches:
             # What the sinks were given is still written; after an error they are stopped already.
             branch.channel.end()
