@@ -17,10 +17,11 @@ from engines.refine import NONE
 from pipeline.api import stages_for
 from pipeline.errors import PipelineError
 from pipeline.runner import Pipeline
-from pipeline.sinks import StatisticsSink, open_mask, open_output
+from pipeline.sinks import StatisticsSink, is_stream, open_mask, open_output
 from pipeline.sinks.destination import check_file
+from pipeline.sinks.window import WindowSink
 from pipeline.sources import AnySource, ImageSource, open_source
-from pipeline.stages import Look
+from pipeline.stages import Controls, Look, pace
 from pipeline.trace import Recorder
 from tools import STARTED_AT
 from tools.config import RunConfig
@@ -28,6 +29,7 @@ from tools.interrupt import interruptible
 from tools.progress import Printer
 from tools.report import make_report, write_report
 from tools.tracing import save_trace, tracing
+from tools.viewing import is_paced, window_for
 
 
 def execute(ask: RunConfig) -> int:
@@ -43,7 +45,7 @@ def execute(ask: RunConfig) -> int:
         # Whatever is wrong with the request shows before the network is loaded.
         card = Path(ask.card) if ask.card else None
         model = find_model(ask.model, card, say.note, weights=ask.weights, size=ask.size)
-        look = _look(ask, model)
+        controls = Controls(_look(ask, model))
         source = open_source(
             ask.source,
             start_s=ask.start,
@@ -51,8 +53,10 @@ def execute(ask: RunConfig) -> int:
             max_frames=ask.max_frames,
             fps=ask.fps,
         )
-        with closing(source):
-            sinks = _sinks(ask, source, model)
+        with closing(source), window_for(ask.show, source, controls, say.note) as window:
+            sinks = _sinks(ask, source, model, say)
+            if window is not None:
+                sinks.append(window)
             with say.building() as watch:
                 loaded = load_engine(
                     model,
@@ -66,7 +70,10 @@ def execute(ask: RunConfig) -> int:
             with loaded as engine:
                 _announce(say, source, engine, sinks)
                 with tracing(engine) if ask.trace is not None else nullcontext() as trace:
-                    pipeline = Pipeline(source, stages_for(engine, look), sinks, trace=trace)
+                    stages = stages_for(engine, controls)
+                    if is_paced(source, sinks):
+                        stages.insert(0, pace())
+                    pipeline = Pipeline(source, stages, sinks, trace=trace)
                     return _stream(ask, say, interrupt, source, engine, pipeline, sinks, trace)
 
 
@@ -81,17 +88,21 @@ def _stream(
     trace: Recorder | None,
 ) -> int:
     error: Exception | None = None
+    window = next((sink for sink in sinks if isinstance(sink, WindowSink)), None)
+    if window is not None:
+        window.on_quit = pipeline.stop
     try:
         with interrupt.stopping(pipeline.stop), say.progress(source.info.frames, pipeline) as tick:
             pipeline.run(lambda frame: tick())
     except Exception as caught:  # whatever it is, what was written is told and the report made
         error = caught
     for sink in sinks:
+        error = error or getattr(sink, "failure", None)
         for note in sink.notes:
             say.note(note)
     for cause, count in pipeline.ledger.lost.items():
         say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
-    outputs = [sink.output for sink in sinks]
+    outputs = [sink.output for sink in sinks if sink.output is not None]
     say.summary(pipeline, outputs)
     if trace is not None and ask.trace is not None:
         try:
@@ -111,7 +122,8 @@ def _stream(
         write_report(Path(ask.report), report)
     if error is not None:
         raise error
-    return 130 if pipeline.interrupted else 0
+    quit_by_key = window is not None and window.quit
+    return 130 if pipeline.interrupted and not quit_by_key else 0
 
 
 def _look(ask: RunConfig, model: Model) -> Look:
@@ -131,7 +143,7 @@ def _check_targets(ask: RunConfig, source: AnySource, model: Model) -> None:
     taken: set[Path] = set()
     others = (ask.mask, ask.stats, ask.report, ask.trace)
     for target in [*ask.output, *(t for t in others if t is not None)]:
-        files = _written(target, names)
+        files = {Path(target)} if is_stream(target) else _written(target, names)
         if not files.isdisjoint(taken):
             raise PipelineError(f"{target} is named twice as an output; each needs its own")
         if not files.isdisjoint(sources):
@@ -152,10 +164,17 @@ def _written(target: str, names: list[str]) -> set[Path]:
     return {path}
 
 
-def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
+def _sinks(ask: RunConfig, source: AnySource, model: Model, say: Printer) -> list[Any]:
     _check_targets(ask, source, model)
     sinks: list[Any] = [
-        open_output(path, source, encoder=ask.encoder, quality=ask.quality, force=ask.force)
+        open_output(
+            path,
+            source,
+            encoder=ask.encoder,
+            quality=ask.quality,
+            force=ask.force,
+            say=say.note,
+        )
         for path in ask.output
     ]
     if ask.mask is not None:
@@ -182,6 +201,10 @@ def _announce(say: Printer, source: AnySource, engine: Engine, sinks: list[Any])
     if runs.refine != NONE:
         say.note(f"refine  {runs.refine}")
     for sink in sinks:
-        say.note(f"output  {sink.output.path} ({sink.output.codec})")
+        output = sink.output
+        said = "window, q quits" if output is None else f"{output.where} ({output.codec})"
+        say.note(f"output  {said}")
+    if is_paced(source, sinks):
+        say.note("pace    the video's own, for those who watch")
     if not sinks:
         say.note("output  none: this only measures; -o writes a video")

@@ -17,6 +17,8 @@ streamseg run in.mkv -o out.mkv --classes person,car --start 60 --duration 10
 
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
 
+streamseg run street.mp4 --show -o rtsp://localhost:8554/segmented
+
 streamseg run in.mp4 --model unet/resnet34 --weights mine.pth --card mine.yaml -o out.mp4
 """
 
@@ -34,7 +36,8 @@ def run(
             "--output",
             "-o",
             help="Video (.mp4 .mkv .mov .webm .ts), image, %06d.png pattern "
-            "or folder/ for the coloured result. Repeatable.",
+            "or folder/ for the coloured result; HLS playlist (.m3u8); or a receiver's address "
+            "(rtsp, rtmp, srt or udp://HOST:PORT). Repeatable.",
         ),
     ] = None,
     mask: Annotated[
@@ -90,6 +93,10 @@ def run(
     ] = None,
     legend: Annotated[bool | None, Opt("--legend", help="Name the colours in the picture.")] = None,
     contours: Annotated[bool | None, Opt("--contours", help="Draw the classes' borders.")] = None,
+    show: Annotated[
+        bool | None,
+        Opt("--show", help="Show it in a window: q quits, h names the other keys."),
+    ] = None,
     encoder: Annotated[
         str | None,
         Opt(help="auto (hardware if there is any), libx264, h264_nvenc, ... Default: auto."),
