@@ -21,6 +21,7 @@ def segment(
     model: str | Path | Engine = DEFAULT,
     *,
     look: Look | Controls | None = None,
+    smooth: bool = False,
     start_s: float = 0.0,
     duration_s: float | None = None,
     max_frames: int | None = None,
@@ -29,6 +30,7 @@ def segment(
     """Frames of `source` with `labels` (uint8 (H, W) class ids) and `picture` (uint8 (H, W, 3)
     RGB), in order, computed ahead in threads of their own.
 
+    With `smooth` labels hold still where the picture does.
     `model` is a name, an .onnx file with its card, or an engine that the caller keeps;
     `engine_options` go to `engines.choose.load_engine`. Leaving the block stops everything.
     Raises PipelineError or EngineError, whatever a thread met first.
@@ -37,15 +39,21 @@ def segment(
     with closing(opened):
         if isinstance(model, (str, Path)):
             with load_engine(model, **engine_options) as engine:
-                with Pipeline(opened, stages_for(engine, look)) as pipeline:
+                with Pipeline(opened, stages_for(engine, look, smooth)) as pipeline:
                     yield iter(pipeline)
         else:
             if engine_options:
                 raise TypeError(f"an engine is loaded already: {', '.join(engine_options)}")
-            with Pipeline(opened, stages_for(model, look)) as pipeline:
+            with Pipeline(opened, stages_for(model, look, smooth)) as pipeline:
                 yield iter(pipeline)
 
 
-def stages_for(engine: Engine, look: Look | Controls | None = None) -> list[Any]:
+def stages_for(
+    engine: Engine, look: Look | Controls | None = None, smooth: bool = False
+) -> list[Any]:
     """Preprocess, infer and colorize for an engine and its card."""
-    return [preprocess(engine.card), infer(engine), colorize(engine.card, look)]
+    return [
+        preprocess(engine.card),
+        infer(engine, keep_input=smooth),
+        colorize(engine.card, look, smooth=smooth),
+    ]

@@ -37,6 +37,7 @@ class RunConfig(BaseModel):
     classes: list[str] | None = Field(default=None, min_length=1)
     legend: bool = False
     contours: bool = False
+    smooth: bool = False
     show: bool = False
     encoder: str = "auto"
     quality: int = Field(default=23, ge=0, le=51)

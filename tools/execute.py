@@ -19,6 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.runner import Pipeline
 from pipeline.sinks import StatisticsSink, is_stream, open_mask, open_output
 from pipeline.sinks.destination import check_file
+from pipeline.sinks.flicker import FlickerSink
 from pipeline.sinks.window import WindowSink
 from pipeline.sources import AnySource, ImageSource, open_source
 from pipeline.stages import Controls, Look, pace
@@ -70,7 +71,7 @@ def execute(ask: RunConfig) -> int:
             with loaded as engine:
                 _announce(say, source, engine, sinks)
                 with tracing(engine) if ask.trace is not None else nullcontext() as trace:
-                    stages = stages_for(engine, controls)
+                    stages = stages_for(engine, controls, ask.smooth)
                     if is_paced(source, sinks):
                         stages.insert(0, pace())
                     pipeline = Pipeline(source, stages, sinks, trace=trace)
@@ -104,6 +105,9 @@ def _stream(
         say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
     outputs = [sink.output for sink in sinks if sink.output is not None]
     say.summary(pipeline, outputs)
+    flicker = next((sink for sink in sinks if isinstance(sink, FlickerSink)), None)
+    if flicker is not None:
+        say.note(f"flicker {flicker}")
     if trace is not None and ask.trace is not None:
         try:
             save_trace(trace, Path(ask.trace), source.name, engine, say)
@@ -116,6 +120,7 @@ def _stream(
             engine=engine,
             pipeline=pipeline,
             outputs=outputs,
+            flicker=None if flicker is None else flicker.as_dict(),
             first_frame_s=None if first is None else first - STARTED_AT,
             error=error,
         )
@@ -185,6 +190,8 @@ def _sinks(ask: RunConfig, source: AnySource, model: Model, say: Printer) -> lis
     for target in (ask.report, ask.trace):
         if target is not None:
             check_file(Path(target), ask.force)
+    if ask.smooth and ask.report is not None and source.info.frames != 1:
+        sinks.append(FlickerSink())
     return sinks
 
 
@@ -201,9 +208,10 @@ def _announce(say: Printer, source: AnySource, engine: Engine, sinks: list[Any])
     if runs.refine != NONE:
         say.note(f"refine  {runs.refine}")
     for sink in sinks:
-        output = sink.output
-        said = "window, q quits" if output is None else f"{output.where} ({output.codec})"
-        say.note(f"output  {said}")
+        if isinstance(sink, WindowSink):
+            say.note("output  a window; q quits")
+        elif sink.output is not None:
+            say.note(f"output  {sink.output.where} ({sink.output.codec})")
     if is_paced(source, sinks):
         say.note("pace    the video's own, for those who watch")
     if not sinks:

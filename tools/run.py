@@ -93,6 +93,10 @@ def run(
     ] = None,
     legend: Annotated[bool | None, Opt("--legend", help="Name the colours in the picture.")] = None,
     contours: Annotated[bool | None, Opt("--contours", help="Draw the classes' borders.")] = None,
+    smooth: Annotated[
+        bool | None,
+        Opt("--smooth", help="Hold labels still where the picture does, against flicker."),
+    ] = None,
     show: Annotated[
         bool | None,
         Opt("--show", help="Show it in a window: q quits, h names the other keys."),

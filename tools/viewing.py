@@ -35,4 +35,5 @@ def is_paced(source: AnySource, sinks: Sequence[Any]) -> bool:
     if source.live or source.info.frames == 1:
         return False
     streams = any(isinstance(sink, StreamSink) for sink in sinks)
-    return streams or (bool(sinks) and all(isinstance(sink, WindowSink) for sink in sinks))
+    window = any(isinstance(sink, WindowSink) for sink in sinks)
+    return streams or (window and all(sink.policy != "block" for sink in sinks))
