@@ -67,6 +67,7 @@ def account(
             ledger.drop("stopped", held)
         # else: a stage that came to its end holds nothing; if it does, the balance shows it.
         ledger.drop("stale", channel.dropped)
+        ledger.drop("late", channel.late)
         ledger.drop("stopped", len(channel))
         channel.clear()  # whoever keeps the pipeline for its ledger shall not keep pictures
         taken = channel.taken

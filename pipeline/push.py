@@ -4,9 +4,10 @@ FFmpeg's writing to a network cannot be given a time limit or be interrupted fro
 that takes the connection and then does not read would hold a thread for ever. A process can always
 be ended, and here it ends itself: an alarm goes off when opening or sending takes too long.
 
-Over the file descriptor FD come an `Order`, then for each picture its (pts, duration) and its
-pixels, then None. For the order and each picture goes back `SENT`, or `WAITING` while nothing says
-yet that the receiver is there; for None `SENT` once all is out; or a text with what went wrong.
+Over the file descriptor FD come an `Order`, then for each picture its (pts, duration, matrix) and
+its pixels (planes of YUV 4:2:0 by that matrix, or RGB where it is None), then None. For the order
+and each picture goes back `SENT`, or `WAITING` while nothing says yet that the receiver is there;
+for None `SENT` once all is out; or a text with what went wrong.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import av.error
 import numpy as np
 
 from pipeline.frame import Frame
+from pipeline.planes import Matrix, Planes
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.video import Writer
 from pipeline.sources.info import SourceInfo
@@ -73,29 +75,41 @@ def push(connection: Connection) -> None:
     order: Order = connection.recv()
     assert order.info is not None
     height, width = order.size
-    buffer = np.empty((height, width, 3), np.uint8)
     first: int | None = None
     with _limit(OPEN_LIMIT_S):
         link = _Relay(order) if order.relay else _Direct(order)
     with link:
         writer = Writer(link.container, order.encoder, order.info, None)
         with _limit(OPEN_LIMIT_S):
-            writer.start(buffer)
+            writer.start(height, width)
         connection.send(link.state())
         while (times := connection.recv()) is not None:
-            pts, duration = times
+            pts, duration, matrix = times
             # Not `recv_bytes_into`: it gathers the pixels elsewhere first.
-            picture = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(buffer.shape)
+            picture = _picture(connection.recv_bytes(), height, width, matrix)
             first = pts if first is None else first
             frame = Frame(0, pts - first, order.info.time_base, picture, duration=duration)
+            frame.picture = picture
             with _limit(SEND_LIMIT_S):
-                writer.write(frame, picture)
+                writer.write(frame)
             connection.send(link.state())
         with _limit(SEND_LIMIT_S):
             if first is not None:
                 writer.finish()
             link.finish()
     connection.send(SENT)
+
+
+def _picture(data: bytes, height: int, width: int, matrix: Matrix | None) -> Any:
+    flat = np.frombuffer(data, np.uint8)
+    if matrix is None:
+        return flat.reshape(height, width, 3)
+    planes = Planes.blank(height, width, matrix)
+    at = 0
+    for plane in (planes.y, planes.u, planes.v):
+        np.copyto(plane, flat[at : at + plane.size].reshape(plane.shape))
+        at += plane.size
+    return planes
 
 
 class _Direct:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from engines.errors import RefineError
 from engines.refine import parse_refine
+from pipeline.sinks.web.address import parse_address
+from tools.web import DEFAULT_ADDRESS
 
 
 class RunConfig(BaseModel):
@@ -45,6 +47,15 @@ class RunConfig(BaseModel):
     duration: float | None = Field(default=None, gt=0)
     max_frames: int | None = Field(default=None, ge=1)
     fps: float = Field(default=25.0, gt=0, le=1000)
+    max_latency: float | None = Field(default=None, gt=0)
+    reconnect: str = Field(default="auto", pattern=r"^(auto|never|forever|[0-9]{1,6})$")
+    open_timeout: float = Field(default=10.0, gt=0)
+    stall_timeout: float | None = Field(default=None, gt=0)
+    rtsp_transport: Literal["auto", "tcp", "udp"] = "auto"
+    camera_size: tuple[int, int] | None = None
+    camera_fps: float | None = Field(default=None, gt=0, le=1000)
+    web: str | None = None
+    web_token: str | None = Field(default=None, repr=False)
     report: str | None = None
     trace: str | None = None
     force: bool = False
@@ -66,7 +77,27 @@ class RunConfig(BaseModel):
             raise ValueError(str(error)) from None
         return value
 
-    @field_validator("size", mode="before")
+    @field_validator("web", mode="before")
+    @classmethod
+    def _on_this_machine(cls, value: Any) -> Any:
+        """`web: true` is `--web` alone."""
+        return DEFAULT_ADDRESS if value is True else value
+
+    @field_validator("web")
+    @classmethod
+    def _host_and_port(cls, value: str | None) -> str | None:
+        """What is wrong with it shows before anything is opened."""
+        if value is not None:
+            parse_address(value)
+        return value
+
+    @field_validator("source", "reconnect", mode="before")
+    @classmethod
+    def _written_as_a_number(cls, value: Any) -> Any:
+        """In YAML a camera's number, or one of attempts, needs no quotes."""
+        return str(value) if type(value) is int else value
+
+    @field_validator("size", "camera_size", mode="before")
     @classmethod
     def _height_x_width(cls, value: Any) -> Any:
         """As the command line has it: 512x1024."""
@@ -107,7 +138,9 @@ def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:
     values: dict[str, Any] = read_yaml(config) if config is not None else {}
     values.update({key: value for key, value in given.items() if _is_given(key, given)})
     if "source" not in values:
-        raise typer.BadParameter("name a SOURCE: a video file, an image, a folder or a glob")
+        raise typer.BadParameter(
+            "name a SOURCE: a video file, an image, a folder, a glob, a camera or a URL"
+        )
     try:
         ask = RunConfig.model_validate(values)
     except ValidationError as error:
@@ -116,6 +149,8 @@ def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:
         ) from None
     if ask.rle and ask.stats is None:
         raise typer.BadParameter("--rle adds masks to statistics; name their file with --stats")
+    if ask.web_token is not None and ask.web is None:
+        raise typer.BadParameter("--web-token guards the web page; ask for the page with --web")
     return ask
 
 

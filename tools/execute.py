@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ from pipeline.trace import Recorder
 from tools import STARTED_AT
 from tools.config import RunConfig
 from tools.interrupt import interruptible
+from tools.live import check_live, live_notes, live_options
 from tools.progress import Printer
 from tools.report import make_report, write_report
 from tools.tracing import save_trace, tracing
 from tools.viewing import is_paced, window_for
+from tools.web import open_page
 
 
 def execute(ask: RunConfig) -> int:
@@ -53,9 +55,16 @@ def execute(ask: RunConfig) -> int:
             duration_s=ask.duration,
             max_frames=ask.max_frames,
             fps=ask.fps,
+            live=live_options(ask),
+            say=say.note,
         )
-        with closing(source), window_for(ask.show, source, controls, say.note) as window:
+        check_live(ask, source)
+        with closing(source), ExitStack() as opened:
             sinks = _sinks(ask, source, model, say)
+            web = open_page(ask, model.card, controls, say.note)
+            if web is not None:
+                sinks.append(opened.enter_context(closing(web)))
+            window = opened.enter_context(window_for(ask.show, source, controls, say.note))
             if window is not None:
                 sinks.append(window)
             with say.building() as watch:
@@ -74,7 +83,15 @@ def execute(ask: RunConfig) -> int:
                     stages = stages_for(engine, controls, ask.smooth)
                     if is_paced(source, sinks):
                         stages.insert(0, pace())
-                    pipeline = Pipeline(source, stages, sinks, trace=trace)
+                    pipeline = Pipeline(
+                        source,
+                        stages,
+                        sinks,
+                        trace=trace,
+                        max_latency_s=None if ask.max_latency is None else ask.max_latency / 1000,
+                    )
+                    if web is not None:
+                        web.pipeline = pipeline
                     return _stream(ask, say, interrupt, source, engine, pipeline, sinks, trace)
 
 
@@ -103,6 +120,8 @@ def _stream(
             say.note(note)
     for cause, count in pipeline.ledger.lost.items():
         say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
+    for note in live_notes(ask, source, pipeline):
+        say.note(note)
     outputs = [sink.output for sink in sinks if sink.output is not None]
     say.summary(pipeline, outputs)
     flicker = next((sink for sink in sinks if isinstance(sink, FlickerSink)), None)
@@ -208,10 +227,10 @@ def _announce(say: Printer, source: AnySource, engine: Engine, sinks: list[Any])
     if runs.refine != NONE:
         say.note(f"refine  {runs.refine}")
     for sink in sinks:
-        if isinstance(sink, WindowSink):
-            say.note("output  a window; q quits")
-        elif sink.output is not None:
+        if sink.output is not None:
             say.note(f"output  {sink.output.where} ({sink.output.codec})")
+        elif not isinstance(sink, FlickerSink):
+            say.note(f"output  {sink.url}")
     if is_paced(source, sinks):
         say.note("pace    the video's own, for those who watch")
     if not sinks:

@@ -15,6 +15,12 @@ streamseg run photos/ -o painted/ --mask masks/ --stats shares.jsonl
 
 streamseg run in.mkv -o out.mkv --classes person,car --start 60 --duration 10
 
+streamseg run street.mp4 --web :8000
+
+streamseg run rtsp://USER:PASSWORD@camera/stream -o out.mkv --duration 60
+
+streamseg run 0 --camera-size 720x1280 --camera-fps 30 --max-latency 100 -o out.mp4
+
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
 
 streamseg run street.mp4 --show -o rtsp://localhost:8554/segmented
@@ -28,7 +34,10 @@ Opt = typer.Option
 def run(
     source: Annotated[
         str | None,
-        typer.Argument(help="A video file, an image, or a folder or glob of images."),
+        typer.Argument(
+            help="A video file, an image, a folder or glob of images, a camera (0, /dev/video0), "
+            "or a URL: rtsp, rtmp, http (HLS, MJPEG, files), udp, srt."
+        ),
     ] = None,
     output: Annotated[
         list[str] | None,
@@ -109,10 +118,55 @@ def run(
         int | None, Opt(help="Constant quality: 0 the best, 51 the worst. Default: 23.")
     ] = None,
     start: Annotated[float | None, Opt(help="Begin at this second of a video.")] = None,
-    duration: Annotated[float | None, Opt(help="Read this many seconds of a video.")] = None,
+    duration: Annotated[
+        float | None, Opt(help="Read this many seconds of a video or stream.")
+    ] = None,
     max_frames: Annotated[int | None, Opt(help="Stop after this many frames.")] = None,
     fps: Annotated[
         float | None, Opt(help="Frames a second of a folder of images. Default: 25.")
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        Opt(help="Live: drop what is older than this many milliseconds, and count it as late."),
+    ] = None,
+    reconnect: Annotated[
+        str | None,
+        Opt(
+            help="Live: never, a number of attempts, or forever, also at the start. Default: auto, "
+            "forever, but a source that is down at the start is an error."
+        ),
+    ] = None,
+    open_timeout: Annotated[
+        float | None, Opt(help="Live: seconds until the first picture must be there. Default: 10.")
+    ] = None,
+    stall_timeout: Annotated[
+        float | None,
+        Opt(help="Live: seconds without data after which to reconnect. Default: 5 (HLS: 20)."),
+    ] = None,
+    rtsp_transport: Annotated[
+        str | None, Opt(help="tcp, udp, or auto: TCP, and UDP if that is refused. Default: auto.")
+    ] = None,
+    camera_size: Annotated[
+        str | None,
+        Opt(help="Height x width of a camera's picture: 720x1280. Default: the largest in time."),
+    ] = None,
+    camera_fps: Annotated[
+        float | None, Opt(help="Frames a second of a camera. Default: 30, or as near as it gets.")
+    ] = None,
+    web: Annotated[
+        str | None,
+        Opt(
+            metavar="[HOST:PORT]",
+            help="Show the live picture on a web page, with controls and figures. Default: "
+            "127.0.0.1:8000, for this machine alone.",
+        ),
+    ] = None,
+    web_token: Annotated[
+        str | None,
+        Opt(
+            help="What viewers must know, 16 characters or more; better given in the environment, "
+            "as STREAMSEG_WEB_TOKEN. Default: made up where other machines can reach the page."
+        ),
     ] = None,
     report: Annotated[str | None, Opt(help="Write counts, times and bottleneck as JSON.")] = None,
     trace: Annotated[
@@ -126,7 +180,7 @@ def run(
     quiet: Annotated[bool | None, Opt("--quiet", "-q", help="Print errors only.")] = None,
     debug: Annotated[bool, Opt("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Segment a video, an image or a folder of images."""
+    """Segment a video, a live stream, a camera, an image or a folder of images."""
     given = dict(locals())
     for name in ("config", "debug"):
         given.pop(name)

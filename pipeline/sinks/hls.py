@@ -69,12 +69,13 @@ class HlsSink:
             )
         try:
             for frame in frames:
-                assert frame.picture is not None
+                picture = frame.held_picture
+                assert picture is not None
                 with disk_errors(path):
                     if writer is None:
                         writer = Writer(container, self._encoder, self._info, self.audio)
-                        self.notes += writer.start(frame.picture)
-                    writer.write(frame, frame.picture)
+                        self.notes += writer.start(*picture.shape[:2])
+                    writer.write(frame)
                 self.output.frames += 1
                 yield frame
         except BaseException:

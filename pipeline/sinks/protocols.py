@@ -12,7 +12,7 @@ import av.error
 import av.format
 
 from pipeline.errors import SinkError
-from pipeline.redact import redact
+from pipeline.sources.live.address import redact
 
 _UDP_PACKET = 1316  # 7 MPEG-TS packets of 188 bytes, what fits into an Ethernet frame
 
@@ -55,6 +55,14 @@ _PROTOCOLS = {
     "srt": Protocol("srt", "mpegts", _MPEGTS),
 }
 
+# RTMP services know their customer by the last part of the path, the stream key.
+_STREAM_KEY = re.compile(r"(rtmps?://[^/\s]+/[^\s?'\"]+/)[^/?\s'\"]+", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with what lets others send in its addresses as ***."""
+    return _STREAM_KEY.sub(r"\1***", redact(text))
+
 
 def is_stream(target: str) -> bool:
     """Whether an output is an address and not a file."""
@@ -67,23 +75,25 @@ def find_protocol(url: str) -> Protocol:
     protocol = _PROTOCOLS.get(scheme)
     if protocol is None:
         raise SinkError(
-            f"{redact(url)}: nothing is sent by {scheme}; allowed: "
+            f"{without_secrets(url)}: nothing is sent by {scheme}; allowed: "
             f"{', '.join(f'{name}://' for name in _PROTOCOLS)}, an HLS playlist (.m3u8) or a file"
         )
     rest = url.split("://", 1)[1]
     host = re.match(r"(?:[^/?#]*@)?(\[[^\]]*\]|[^:/?#]*)(?::(\d+))?(?=[/?#]|$)", rest)
     if host is None or (not host[1] and scheme != "srt"):
-        raise SinkError(f"{redact(url)}: no receiver is named; write {scheme}://HOST:PORT/...")
+        raise SinkError(
+            f"{without_secrets(url)}: no receiver is named; write {scheme}://HOST:PORT/..."
+        )
     if scheme in ("udp", "srt") and not host[2]:
-        raise SinkError(f"{redact(url)}: no port is named; write {scheme}://HOST:PORT")
+        raise SinkError(f"{without_secrets(url)}: no port is named; write {scheme}://HOST:PORT")
     if scheme != "srt" or _pyav_has_srt():
         return protocol
     program = shutil.which("ffmpeg")
     if program is None or not _has_srt(program):
         found = "there is no ffmpeg program here" if program is None else f"{program} lacks SRT"
         raise SinkError(
-            f"{redact(url)}: SRT needs the ffmpeg program with libsrt, and {found}; install it "
-            "(apt install ffmpeg, brew install ffmpeg), or send by rtsp:// or rtmp://"
+            f"{without_secrets(url)}: SRT needs the ffmpeg program with libsrt, and {found}; "
+            "install it (apt install ffmpeg, brew install ffmpeg), or send by rtsp:// or rtmp://"
         )
     return Protocol(protocol.name, protocol.container, protocol.options, program)
 

@@ -21,13 +21,13 @@ import numpy as np
 
 from pipeline.channel import Policy
 from pipeline.errors import SinkError
+from pipeline.fit import fit
 from pipeline.frame import Frame
-from pipeline.redact import redact
+from pipeline.planes import Planes
 from pipeline.runner import Frames
 from pipeline.sinks.destination import Output
 from pipeline.sinks.encoder import DEFAULT_QUALITY, choose_encoder
-from pipeline.sinks.protocols import Protocol, find_protocol
-from pipeline.sinks.video import fit
+from pipeline.sinks.protocols import Protocol, find_protocol, without_secrets
 from pipeline.sources.info import SourceInfo
 
 # Who tunes in, or comes back, sees a picture at the next keyframe.
@@ -66,7 +66,7 @@ class StreamSink:
             ".ts", encoder, quality, low_latency=True, keyframe_s=KEYFRAME_S
         )
         self.name = self._protocol.name
-        self.output = Output(Path(), self._encoder.name, url=redact(url))
+        self.output = Output(Path(), self._encoder.name, url=without_secrets(url))
         self.notes: list[str] = []
         self.failure: SinkError | None = None
         """What the run has to say about it at its end: that nothing at all could be sent."""
@@ -100,6 +100,14 @@ class StreamSink:
             url=self._url, container=protocol.container, options=protocol.options,
             relay=protocol.relay(self._url), encoder=self._encoder, info=self._info, size=size,
         )  # fmt: skip
+
+
+def _bytes_of(frame: Frame, planes: Planes | None, size: tuple[int, int]) -> memoryview:
+    """Its planes one after the other, or its RGB at `size`."""
+    if planes is not None:
+        return np.concatenate([planes.y.ravel(), planes.u.ravel(), planes.v.ravel()]).data
+    assert frame.picture is not None
+    return fit(frame.picture, *size).data.cast("B")
 
 
 class _Link:
@@ -159,24 +167,26 @@ class _Link:
 
     def launch(self, frame: Frame) -> None:
         """Sends a frame on its way, unless the one before is, or the receiver is away."""
-        assert frame.picture is not None
         if self._process is None:
             if time.perf_counter() < self._retry_at:
                 return
             self._start()
         if self._waits:
             return
+        held = frame.held_picture
+        assert held is not None
         if self._size is None:
-            self._size = frame.picture.shape[0], frame.picture.shape[1]
+            self._size = held.shape[0], held.shape[1]
         try:
             if not self._ordered:
                 # The answer comes when the receiver is connected; until then no frame is sent.
                 self._connection.send(self._order(self._size))
                 self._ordered = True
             else:
-                picture = fit(frame.picture, *self._size)
-                self._connection.send((frame.pts, frame.duration))
-                self._connection.send_bytes(np.ascontiguousarray(picture).data.cast("B"))
+                planes = held if isinstance(held, Planes) and held.shape == self._size else None
+                matrix = None if planes is None else planes.matrix
+                self._connection.send((frame.pts, frame.duration, matrix))
+                self._connection.send_bytes(_bytes_of(frame, planes, self._size))
                 self._flying = frame
             self._waits = True
         except OSError:
@@ -216,7 +226,7 @@ class _Link:
         return "the sending process has ended"
 
     def _lose(self, why: str) -> None:
-        self.reason = redact(why)
+        self.reason = without_secrets(why)
         self._flying = None
         self.hang_up()
         self._retry_at = time.perf_counter() + self._pause_s

@@ -41,6 +41,8 @@ class WindowSink:
 
     policy: Policy = "drop_oldest"
     name = "window"
+    url = "a window; q quits, h names the other keys"
+    """What is said of it where others name their address."""
     advice = "showing is the limit: a smaller window or source is faster"
     output = None
 
