@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from pipeline.frame import Frame
 from pipeline.sinks.web.figures import Figures
 from pipeline.sinks.web.guard import MAX_BODY, client_of
 from pipeline.sinks.web.hub import Newest
@@ -146,10 +147,9 @@ class App:
             newest = self._live.newest
             if newest is None:
                 raise HTTPException(503, "there is no picture yet")
-            index, picture = newest
-            if index != self._snapshot[0]:
+            if newest.index != self._snapshot[0]:
                 loop = asyncio.get_running_loop()
-                self._snapshot = (index, await loop.run_in_executor(None, png, picture))
+                self._snapshot = (newest.index, await loop.run_in_executor(None, _png, newest))
                 await asyncio.sleep(_SNAPSHOT_EVERY_S)  # the cores are the pipeline's
             index, data = self._snapshot
         name = f'attachment; filename="streamseg-{index:06d}.png"'
@@ -210,6 +210,11 @@ _REASONS = {
     501: "no WebRTC here",
     503: "not now",
 }
+
+
+def _png(frame: Frame) -> bytes:
+    assert frame.picture is not None
+    return png(frame.picture)
 
 
 def event(name: str, data: Any) -> bytes:
