@@ -60,7 +60,8 @@ class Server:
         try:
             yield
         finally:
-            with suppress(RuntimeError):  # its loop is closed already: it has failed, and said so
+            # A loop that is closed already, or was never made: it has failed, and said so.
+            with suppress(RuntimeError, AttributeError):
                 self.loop.call_soon_threadsafe(self._ending.set)
             thread.join()
 

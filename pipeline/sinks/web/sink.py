@@ -83,6 +83,7 @@ class WebSink:
                     shares_due = now + _SHARES_EVERY_S
                     self._live.shares = _shares(frame)
                 yield frame
+        self._live.newest = None  # whoever keeps the sink for its notes shall not keep pictures
 
     def _show(self, frame: Frame, encoder: SharedEncoder) -> None:
         live, loop = self._live, self._server.loop

@@ -308,6 +308,7 @@ def test_path_tricks_lead_nowhere(page):
     for path in ("/app.js", "/stream.mjpg"):
         assert page.status(path, "DELETE") == 405
     assert page.status("/api/look") == 405
+    assert page.ask("/stream.mjpg", "HEAD")[2] == b""
 
 
 def test_other_sites_and_other_names_are_refused(page):
