@@ -230,6 +230,13 @@ class Pipeline:
         return sum(lane.channel.dropped + lane.channel.late for lane in self._lanes)
 
     @property
+    def drops(self) -> dict[str, int]:
+        """`dropped`, by cause."""
+        channels = [lane.channel for lane in self._lanes]
+        late = sum(getattr(channel, "late", 0) for channel in channels)
+        return {"stale": sum(c.dropped for c in channels), **({"late": late} if late else {})}
+
+    @property
     def lost(self) -> dict[str, int]:
         """Frames that could not be captured so far, by cause."""
         return self._source.lost

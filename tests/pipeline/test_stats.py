@@ -30,6 +30,19 @@ def histogram(values):
     return out
 
 
+@given(st.lists(st.floats(1e-5, 1e4)), st.lists(st.floats(1e-5, 1e4)))
+def test_what_has_been_added_since_a_copy(first, second):
+    whole = histogram(first)
+    before = whole.copy()
+    for value in second:
+        whole.add(value)
+    assert len(before) == len(first)
+    recent, alone = whole.since(before), histogram(second)
+    assert len(recent) == len(second)
+    for percent in PERCENTS:
+        assert recent.percentile_s(percent) == pytest.approx(alone.percentile_s(percent), rel=0.01)
+
+
 @given(st.lists(st.floats(1e-5, 1e4), min_size=1, max_size=200))
 def test_percentiles_are_within_1_percent_of_numpys(values):
     ours = histogram(values)
