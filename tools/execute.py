@@ -80,7 +80,7 @@ def execute(ask: RunConfig) -> int:
             with loaded as engine:
                 _announce(say, source, engine, sinks)
                 with tracing(engine) if ask.trace is not None else nullcontext() as trace:
-                    stages = stages_for(engine, controls, ask.smooth)
+                    stages = stages_for(engine, controls, ask.smooth, ask.every)
                     if is_paced(source, sinks):
                         stages.insert(0, pace())
                     pipeline = Pipeline(
@@ -139,6 +139,7 @@ def _stream(
             engine=engine,
             pipeline=pipeline,
             outputs=outputs,
+            every=ask.every,
             flicker=None if flicker is None else flicker.as_dict(),
             first_frame_s=None if first is None else first - STARTED_AT,
             error=error,
@@ -165,6 +166,8 @@ def _check_targets(ask: RunConfig, source: AnySource, model: Model) -> None:
     inputs = {Path(name).resolve() for name in (model.file, ask.card, ask.weights) if name}
     names = sorted(file.stem for file in sources) if isinstance(source, ImageSource) else []
     taken: set[Path] = set()
+    if ask.every > 1 and isinstance(source, ImageSource):
+        raise PipelineError(f"--every is for video: the pictures of {source.name} do not move")
     others = (ask.mask, ask.stats, ask.report, ask.trace)
     for target in [*ask.output, *(t for t in others if t is not None)]:
         files = {Path(target)} if is_stream(target) else _written(target, names)
