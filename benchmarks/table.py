@@ -1,7 +1,6 @@
 """The README's speed table, made from benchmarks/results/peers.json.
 
-    python -m benchmarks.table            # writes it into README.md
-    python -m benchmarks.table --check    # says whether README.md has it
+`python -m benchmarks.table` writes it into README.md; with `--check` it says whether it is there.
 """
 
 from __future__ import annotations
@@ -31,8 +30,9 @@ def table(result: dict[str, Any]) -> str:
     clip, figures = next(iter(result["clips"].items()))
     rounds = len(next(iter(figures["rounds"].values())))
     lines = [
-        f"{clip} to an overlay in a file on {result['machine']}; medians of {rounds} rounds taken in "
-        f"turns on {result['date']}, at a load average of {result['load_average_before'][0]:g}:",
+        f"`{clip}` to an overlay in a file on {result['machine']};",
+        f"medians of {rounds} rounds taken in turns on {result['date']}, at a load average of",
+        f"{result['load_average_before'][0]:g}:",
         "",
         "| | frames/s | ms of CPU a frame | beside the best peer: frames/s, CPU |",
         "|---|---:|---:|---:|",
