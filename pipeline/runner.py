@@ -127,7 +127,11 @@ class Pipeline:
             Lane(stage, channel, Meter(stage.name))
             for stage, channel in zip(path, behind, strict=True)
         ]
-        self._branches = [Branch(s, Channel(ahead, s.policy), Meter(s.name)) for s in sinks]
+        # A viewer is shown the newest frame; what it would have to wait for is old by then.
+        self._branches = [
+            Branch(s, Channel(ahead if s.policy == "block" else 1, s.policy), Meter(s.name))
+            for s in sinks
+        ]
         self._blocking = [b for b in self._branches if b.channel.policy == "block"]
         if trace is not None:
             trace.attach(self._lanes, self._branches)
@@ -180,6 +184,7 @@ class Pipeline:
         try:
             for frame in self._lanes[-1].channel:
                 self._handed_out += 1
+                frame.shared = True
                 for branch in self._branches:
                     self._hand_over(frame, branch)
                 self._received += 1
@@ -228,6 +233,11 @@ class Pipeline:
     def dropped(self) -> int:
         """Frames of a live source that have given way to newer ones, or were late, so far."""
         return sum(lane.channel.dropped + lane.channel.late for lane in self._lanes)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Frames that could not be captured so far, by cause."""
+        return self._source.lost
 
     def _spawn(self, name: str, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name)

@@ -45,19 +45,21 @@ class Meter:
         self.engine_wait_s += ended - begun
 
 
-@contextmanager
-def engine_wait() -> Iterator[None]:
+class engine_wait:  # noqa: N801 - it is used like a function, and a generator costs three times as much
     """Marks the block as waiting for the engine, so that the stage that waits is not called busy.
 
     Outside a pipeline (the same stages chained by hand) it does nothing.
     """
-    meter: Meter | None = getattr(_current, "meter", None)
-    begun = time.perf_counter()
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_begun",)
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        meter: Meter | None = getattr(_current, "meter", None)
         if meter is not None:
-            meter.add_engine_wait(begun, time.perf_counter())
+            meter.add_engine_wait(self._begun, time.perf_counter())
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,26 @@ class Histogram:
             self._counts[bucket] = self._counts.get(bucket, 0) + count
         self._total += other._total
         self._max_s = max(self._max_s, other._max_s)
+
+    def copy(self) -> Histogram:
+        """What it holds now; another thread may go on adding meanwhile."""
+        other = Histogram()
+        # dict() copies in one step; counting is left to the copy, so that the two agree.
+        other._counts, other._max_s = dict(self._counts), self._max_s
+        other._total = sum(other._counts.values())
+        return other
+
+    def since(self, earlier: Histogram) -> Histogram:
+        """What has been added after `earlier` was copied from this one; its largest to 1%."""
+        other = Histogram()
+        for bucket, count in self._counts.items():
+            if added := count - earlier._counts.get(bucket, 0):
+                other._counts[bucket] = added
+        other._total = sum(other._counts.values())
+        if other._counts:
+            highest = self._LEAST_S * math.exp((max(other._counts) + 1) * self._STEP)
+            other._max_s = min(highest, self._max_s)
+        return other
 
     def buckets(self) -> list[tuple[float, float, int]]:
         """Where the durations lie: (from, to, how many) in seconds, ascending, none empty."""

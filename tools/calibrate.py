@@ -58,5 +58,5 @@ def _spread(source: str, card: Card, most: int) -> Pictures:
                 chosen, step = chosen[::2], 2 * step
                 if i % step:
                     continue
-            chosen.append(to_network(frame.image, card.input))
+            chosen.append(to_network(frame.held_image, card.input))
     return chosen

@@ -11,6 +11,7 @@ from tools import build, doctor, models, run
 from tools.bench import command as bench
 from tools.evaluate import command as evaluate
 from tools.train import command as train
+from tools.web import RunCommand
 
 app = typer.Typer(
     name="streamseg",
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run", epilog=run.EXAMPLES)(run.run)
+app.command("run", epilog=run.EXAMPLES, cls=RunCommand)(run.run)
 app.command("build", epilog=build.EXAMPLES)(build.build)
 app.add_typer(bench.app, name="bench", help="Measure speed and latency, and compare two results.")
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from engines.errors import RefineError
 from engines.refine import parse_refine
+from pipeline.sinks.web.address import parse_address
+from tools.web import DEFAULT_ADDRESS
 
 
 class RunConfig(BaseModel):
@@ -50,6 +52,8 @@ class RunConfig(BaseModel):
     rtsp_transport: Literal["auto", "tcp", "udp"] = "auto"
     camera_size: tuple[int, int] | None = None
     camera_fps: float | None = Field(default=None, gt=0, le=1000)
+    web: str | None = None
+    web_token: str | None = Field(default=None, repr=False)
     report: str | None = None
     trace: str | None = None
     force: bool = False
@@ -69,6 +73,20 @@ class RunConfig(BaseModel):
             parse_refine(value)
         except RefineError as error:
             raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("web", mode="before")
+    @classmethod
+    def _on_this_machine(cls, value: Any) -> Any:
+        """`web: true` is `--web` alone."""
+        return DEFAULT_ADDRESS if value is True else value
+
+    @field_validator("web")
+    @classmethod
+    def _host_and_port(cls, value: str | None) -> str | None:
+        """What is wrong with it shows before anything is opened."""
+        if value is not None:
+            parse_address(value)
         return value
 
     @field_validator("source", "reconnect", mode="before")
@@ -129,6 +147,8 @@ def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:
         ) from None
     if ask.rle and ask.stats is None:
         raise typer.BadParameter("--rle adds masks to statistics; name their file with --stats")
+    if ask.web_token is not None and ask.web is None:
+        raise typer.BadParameter("--web-token guards the web page; ask for the page with --web")
     return ask
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.runner import Pipeline
 from pipeline.sinks import StatisticsSink, open_mask, open_output
 from pipeline.sinks.destination import check_file
 from pipeline.sources import AnySource, ImageSource, open_source
-from pipeline.stages import Look
+from pipeline.stages import Controls, Look
 from pipeline.trace import Recorder
 from tools import STARTED_AT
 from tools.config import RunConfig
@@ -29,6 +29,7 @@ from tools.live import check_live, live_notes, live_options
 from tools.progress import Printer
 from tools.report import make_report, write_report
 from tools.tracing import save_trace, tracing
+from tools.web import open_page
 
 
 def execute(ask: RunConfig) -> int:
@@ -44,7 +45,7 @@ def execute(ask: RunConfig) -> int:
         # Whatever is wrong with the request shows before the network is loaded.
         card = Path(ask.card) if ask.card else None
         model = find_model(ask.model, card, say.note, weights=ask.weights, size=ask.size)
-        look = _look(ask, model)
+        controls = Controls(_look(ask, model))
         source = open_source(
             ask.source,
             start_s=ask.start,
@@ -55,8 +56,11 @@ def execute(ask: RunConfig) -> int:
             say=say.note,
         )
         check_live(ask, source)
-        with closing(source):
+        with closing(source), ExitStack() as opened:
             sinks = _sinks(ask, source, model)
+            web = open_page(ask, model.card, controls, say.note)
+            if web is not None:
+                sinks.append(opened.enter_context(closing(web)))
             with say.building() as watch:
                 loaded = load_engine(
                     model,
@@ -72,11 +76,13 @@ def execute(ask: RunConfig) -> int:
                 with tracing(engine) if ask.trace is not None else nullcontext() as trace:
                     pipeline = Pipeline(
                         source,
-                        stages_for(engine, look),
+                        stages_for(engine, controls),
                         sinks,
                         trace=trace,
                         max_latency_s=None if ask.max_latency is None else ask.max_latency / 1000,
                     )
+                    if web is not None:
+                        web.pipeline = pipeline
                     return _stream(ask, say, interrupt, source, engine, pipeline, sinks, trace)
 
 
@@ -103,7 +109,7 @@ def _stream(
         say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
     for note in live_notes(ask, source, pipeline):
         say.note(note)
-    outputs = [sink.output for sink in sinks]
+    outputs = [sink.output for sink in sinks if sink.output is not None]
     say.summary(pipeline, outputs)
     if trace is not None and ask.trace is not None:
         try:
@@ -194,6 +200,7 @@ def _announce(say: Printer, source: AnySource, engine: Engine, sinks: list[Any])
     if runs.refine != NONE:
         say.note(f"refine  {runs.refine}")
     for sink in sinks:
-        say.note(f"output  {sink.output.path} ({sink.output.codec})")
+        output = sink.output
+        say.note(f"output  {f'{output.path} ({output.codec})' if output else sink.url}")
     if not sinks:
         say.note("output  none: this only measures; -o writes a video")

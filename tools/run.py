@@ -19,6 +19,8 @@ streamseg run rtsp://USER:PASSWORD@camera/stream -o out.mkv --duration 60
 
 streamseg run 0 --camera-size 720x1280 --camera-fps 30 --max-latency 100 -o out.mp4
 
+streamseg run street.mp4 --web :8000
+
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
 
 streamseg run in.mp4 --model unet/resnet34 --weights mine.pth --card mine.yaml -o out.mp4
@@ -139,6 +141,21 @@ def run(
     ] = None,
     camera_fps: Annotated[
         float | None, Opt(help="Frames a second of a camera. Default: 30, or as near as it gets.")
+    ] = None,
+    web: Annotated[
+        str | None,
+        Opt(
+            metavar="[HOST:PORT]",
+            help="Show the live picture on a web page, with controls and figures. Default: "
+            "127.0.0.1:8000, for this machine alone.",
+        ),
+    ] = None,
+    web_token: Annotated[
+        str | None,
+        Opt(
+            help="What viewers must know, 16 characters or more; better given in the environment, "
+            "as STREAMSEG_WEB_TOKEN. Default: made up where other machines can reach the page."
+        ),
     ] = None,
     report: Annotated[str | None, Opt(help="Write counts, times and bottleneck as JSON.")] = None,
     trace: Annotated[

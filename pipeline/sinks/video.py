@@ -20,11 +20,12 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from pipeline.channel import Policy
 from pipeline.fit import fit
 from pipeline.frame import Frame, Image
+from pipeline.planes import FORMAT, Matrix, Planes
 from pipeline.runner import Frames
 from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
 from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, choose_encoder
 from pipeline.sources.color import matrix_of
-from pipeline.sources.info import AudioTap, Matrix, SourceInfo
+from pipeline.sources.info import AudioTap, SourceInfo
 from pipeline.threads import plan_threads
 
 # What FFmpeg's muxer knows a type for (libavformat/mpegtsenc.c); its list has the defaults alone.
@@ -71,11 +72,12 @@ class VideoSink:
                 writer: _Writer | None = None
                 try:
                     for frame in frames:
-                        assert frame.picture is not None
+                        picture = frame.held_picture
+                        assert picture is not None
                         if writer is None:
                             writer = _Writer(container, self._encoder, self._info, self.audio)
-                            self.notes += writer.start(frame.picture)
-                        writer.write(frame, frame.picture)
+                            self.notes += writer.start(*picture.shape[:2])
+                        writer.write(frame)
                         self.output.frames += 1
                         yield frame
                 except BaseException:
@@ -139,13 +141,13 @@ class _Writer:
         self._audio_streams: list[Any] = []
         self._end_s = 0.0
 
-    def start(self, first: Image) -> list[str]:
-        """Makes the streams; returns notes for the user."""
+    def start(self, height: int, width: int) -> list[str]:
+        """Makes the streams, for pictures of this size; returns notes for the user."""
         info, notes = self._info, []
         vp9 = self._encoder.name == "libvpx-vp9"
         # Only H.264 carries a pixel aspect itself; PyAV cannot write WebM's own.
         self._widen = info.pixel_aspect if vp9 else Fraction(1)
-        h, w = self._square(first).shape[:2]
+        h, w = height, self._stored_width(width)
         if self._widen != 1:
             notes.append(f"WebM is written with square pixels: the video is {w}x{h}")
         even = (h + h % 2, w + w % 2)
@@ -200,13 +202,30 @@ class _Writer:
         if self._widen == 1:
             return picture
         h, w = picture.shape[:2]
-        return np.asarray(cv2.resize(picture, (max(1, round(w * self._widen)), h)), np.uint8)
+        return np.asarray(cv2.resize(picture, (self._stored_width(w), h)), np.uint8)
 
-    def write(self, frame: Frame, picture: Image) -> None:
-        picture = fit(self._square(picture), *self._size)
+    def _stored_width(self, width: int) -> int:
+        return max(1, round(width * self._widen))
+
+    def _to_video(self, frame: Frame) -> av.VideoFrame:
+        """The picture as the encoder takes it. Planes of the right size go as they are; a copy
+        does, because encoding a frame changes its times and another sink may have it, too.
+        """
+        held = frame.held_picture
+        if (
+            isinstance(held, Planes)
+            and (held.shape, held.matrix) == (self._size, self._matrix)
+            and self._widen == 1
+            and self._encoder.pixel_format == FORMAT
+        ):
+            video = held.copy().video
+            video.colorspace, video.color_range = self._tag, ColorRange.MPEG
+            return video
+        assert frame.picture is not None
+        picture = fit(self._square(frame.picture), *self._size)
         video = av.VideoFrame.from_numpy_buffer(picture, "rgb24")
         video.colorspace = self._tag  # PyAV before version 18 takes BT.2020 from here alone
-        video = self._reformatter.reformat(
+        return self._reformatter.reformat(
             video,
             format=self._encoder.pixel_format,
             src_colorspace=self._matrix,
@@ -216,6 +235,9 @@ class _Writer:
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
+
+    def write(self, frame: Frame) -> None:
+        video = self._to_video(frame)
         video.pts, video.time_base = frame.pts, frame.time_base
         if frame.duration:
             video.duration = frame.duration

@@ -17,7 +17,8 @@ import av.error
 import av.logging
 
 from pipeline.errors import SourceError
-from pipeline.sources.color import RgbConverter, matrix_of
+from pipeline.planes import Planes
+from pipeline.sources.color import Converter, matrix_of
 from pipeline.sources.container import video_stream
 from pipeline.sources.live.address import Address
 from pipeline.sources.live.feed import Feed, Pace, Picture
@@ -56,7 +57,7 @@ def _read(link: Link, address: Address, order: dict[str, Any]) -> None:
         # FFmpeg makes up the times of a stream of JPEGs.
         timed = container.format.name != "mpjpeg"
         feed = Feed(container, stream, live=not (recording or paced), alive=link.alive)
-        to_rgb, pace = RgbConverter(), Pace()
+        convert, pace = Converter(), Pace()
         size: tuple[int, int] | None = order["size"] and tuple(order["size"])
         begun, overrun = False, 0
         for picture in feed.pictures():
@@ -69,11 +70,11 @@ def _read(link: Link, address: Address, order: dict[str, Any]) -> None:
                 if slot is None:
                     overrun += link.granted
                     continue
-            image = to_rgb(picture.frame)
+            image = convert(picture.frame)
             height, width = image.shape[:2]
             if not begun:
                 begun, size = True, size or (height, width)
-                link.shape_slots(*size)
+                link.make_room(*size)
                 link.send(
                     "opened",
                     recording=recording,
@@ -88,14 +89,16 @@ def _read(link: Link, address: Address, order: dict[str, Any]) -> None:
                     continue
             assert slot is not None
             assert size is not None
+            assert link.slots is not None
             if (height, width) != size:
                 from pipeline.fit import fit  # rare
 
-                image = fit(image, *size)
-            link.fill(slot, image)
+                image = fit(image.rgb if isinstance(image, Planes) else image, *size)
+            matrix = link.slots.write(slot, image)
             link.send(
                 "frame",
                 slot=slot,
+                matrix=matrix,
                 time_s=time_s,
                 arrived_at=time.perf_counter() if paced else picture.arrived_at,
                 duration_s=float((picture.frame.duration or 0) * (picture.frame.time_base or 0)),

@@ -10,7 +10,8 @@ from typing import Any
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.ledger import Outages
-from pipeline.sources.info import AudioTap, Matrix, SourceInfo
+from pipeline.planes import Matrix
+from pipeline.sources.info import AudioTap, SourceInfo
 from pipeline.sources.live.address import Address
 from pipeline.sources.live.options import LiveOptions
 from pipeline.sources.live.process import Reader, Waker
@@ -284,7 +285,7 @@ class LiveSource:
 
     def _frame(self, message: dict[str, Any]) -> Frame:
         reader, arrived_at = self._reader_now, message["arrived_at"]
-        image = reader.picture(message["slot"])
+        image = reader.picture(message["slot"], message["matrix"])
         reader.free(message["slot"])
         for cause, count in message["lost"].items():
             if total := self._before.get(cause, 0) + count:
