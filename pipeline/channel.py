@@ -80,14 +80,16 @@ class Channel(Generic[T]):
     def get(self) -> T:
         """The next item; raises EOFError after the last one, StoppedError once stopped."""
         with self._lock:
-            self._expire()
+            if self.is_late is not None:
+                self._expire()
             if not self._items and not (self._ended or self._stopped):
                 begun = perf_counter()
                 self._getters += 1
                 try:
                     while not self._items and not (self._ended or self._stopped):
                         self._changed_for_get.wait()
-                        self._expire()
+                        if self.is_late is not None:
+                            self._expire()
                 finally:
                     self._getters -= 1
                 self.get_wait_s += perf_counter() - begun
