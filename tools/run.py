@@ -15,11 +15,11 @@ streamseg run photos/ -o painted/ --mask masks/ --stats shares.jsonl
 
 streamseg run in.mkv -o out.mkv --classes person,car --start 60 --duration 10
 
+streamseg run street.mp4 --web :8000
+
 streamseg run rtsp://USER:PASSWORD@camera/stream -o out.mkv --duration 60
 
 streamseg run 0 --camera-size 720x1280 --camera-fps 30 --max-latency 100 -o out.mp4
-
-streamseg run street.mp4 --web :8000
 
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
 
