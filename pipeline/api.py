@@ -21,6 +21,7 @@ def segment(
     model: str | Path | Engine = DEFAULT,
     *,
     look: Look | Controls | None = None,
+    smooth: bool = False,
     start_s: float = 0.0,
     duration_s: float | None = None,
     max_frames: int | None = None,
@@ -32,6 +33,7 @@ def segment(
     """Frames of `source` with `labels` (uint8 (H, W) class ids) and `picture` (uint8 (H, W, 3)
     RGB), in order, computed ahead in threads of their own.
 
+    With `smooth` labels hold still where the picture does.
     `model` is a name, an .onnx file with its card, or an engine that the caller keeps;
     `engine_options` go to `engines.choose.load_engine`. `live`, `max_latency_s` (seconds) and `say`
     are for streams and cameras: how they are read, how old a frame may be, and who is told when the
@@ -49,17 +51,23 @@ def segment(
     with closing(opened):
         if isinstance(model, (str, Path)):
             with load_engine(model, **engine_options) as engine:
-                stages = stages_for(engine, look)
+                stages = stages_for(engine, look, smooth)
                 with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
                     yield iter(pipeline)
         else:
             if engine_options:
                 raise TypeError(f"an engine is loaded already: {', '.join(engine_options)}")
-            stages = stages_for(model, look)
+            stages = stages_for(model, look, smooth)
             with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
                 yield iter(pipeline)
 
 
-def stages_for(engine: Engine, look: Look | Controls | None = None) -> list[Any]:
+def stages_for(
+    engine: Engine, look: Look | Controls | None = None, smooth: bool = False
+) -> list[Any]:
     """Preprocess, infer and colorize for an engine and its card."""
-    return [preprocess(engine.card), infer(engine), colorize(engine.card, look)]
+    return [
+        preprocess(engine.card),
+        infer(engine, keep_input=smooth),
+        colorize(engine.card, look, smooth=smooth),
+    ]

@@ -70,6 +70,8 @@ class Frame:
     """What the network gets, uint8 (1, height, width, 3) RGB at the network's size."""
     pending: Pending | None = None
     """The network's answer, under way."""
+    smoothed: tuple[Image, Image] | None = None
+    """Class ids before and after smoothing, uint8 (h, w) at the network's size, where it is on."""
     labels: Image | None = None
     """Class ids, uint8 (H, W), at the size of `image`."""
     picture: _Rgb[Image | None] = _Rgb(None)

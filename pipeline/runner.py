@@ -42,6 +42,8 @@ class Stage:
     """Frames that may wait behind this stage."""
     busy_s: Callable[[], float] | None = None
     """Seconds at work so far, for a stage whose work happens in other threads or devices."""
+    interrupt: Callable[[], None] | None = None
+    """Wakes the stage where it waits by itself; called from another thread when the run stops."""
 
 
 class Source(Protocol):
@@ -214,15 +216,8 @@ class Pipeline:
         """Ends the run early, from any thread but not from a signal handler (it takes locks)."""
         with self._lock:
             self.interrupted = True
-        for lane in self._lanes:
-            lane.channel.stop()
-        self._interrupt_source()
-
-    def _interrupt_source(self) -> None:
-        """Ends its read, if that is one that waits: no channel could."""
-        interrupt = getattr(self._source, "interrupt", None)
-        if interrupt is not None:
-            interrupt()
+        self._stop_lanes()
+        self._interrupt_others()
 
     @property
     def delivered(self) -> int:
@@ -233,6 +228,13 @@ class Pipeline:
     def dropped(self) -> int:
         """Frames of a live source that have given way to newer ones, or were late, so far."""
         return sum(lane.channel.dropped + lane.channel.late for lane in self._lanes)
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """`dropped`, by cause."""
+        channels = [lane.channel for lane in self._lanes]
+        late = sum(getattr(channel, "late", 0) for channel in channels)
+        return {"stale": sum(c.dropped for c in channels), **({"late": late} if late else {})}
 
     @property
     def lost(self) -> dict[str, int]:
@@ -319,11 +321,23 @@ class Pipeline:
                 self._error = error
                 if lane is not None:
                     lane.failed = True
-        for lane in self._lanes:
-            lane.channel.stop()
+        self._stop_lanes()
         for branch in self._branches:
             branch.channel.stop()
-        self._interrupt_source()
+        self._interrupt_others()
+
+    def _interrupt_others(self) -> None:
+        """Wakes the source and sinks that wait for somebody, and not at a channel."""
+        for waiting in (self._source, *(branch.sink for branch in self._branches)):
+            interrupt = getattr(waiting, "interrupt", None)
+            if interrupt is not None:
+                interrupt()
+
+    def _stop_lanes(self) -> None:
+        for lane in self._lanes:
+            lane.channel.stop()
+            if lane.stage.interrupt is not None:
+                lane.stage.interrupt()
 
     def _raise(self) -> None:
         """Raises the first error, once, and lets go of it: its traceback holds this pipeline, and a
@@ -341,9 +355,10 @@ class Pipeline:
         if self._closed:
             return
         self._closed = True
-        for lane in self._lanes:
-            lane.channel.stop()
-        self._interrupt_source()
+        self._stop_lanes()
+        interrupt = getattr(self._source, "interrupt", None)
+        if interrupt is not None:
+            interrupt()  # of the sinks one may wait for its user, whom it is to have seen the end
         for branch in self._branches:
             # What the sinks were given is still written; after an error they are stopped already.
             branch.channel.end()

@@ -151,7 +151,7 @@ class Histogram:
         ratio = math.exp(self._STEP)
         return [(lows[b], lows[b] * ratio, self._counts[b]) for b in sorted(lows)]
 
-    def as_dict(self, percents: Sequence[float] = (50, 90, 95, 99)) -> dict[str, float]:
+    def as_dict(self, percents: Sequence[float] = (50, 90, 95, 99, 99.9)) -> dict[str, float]:
         """Milliseconds by name, `p50` ... and `max`; without arguments the report's `latency_ms`.
 
         Of fewer than 100 / (100 - p) durations the percentile p is the largest of them.

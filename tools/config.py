@@ -39,6 +39,8 @@ class RunConfig(BaseModel):
     classes: list[str] | None = Field(default=None, min_length=1)
     legend: bool = False
     contours: bool = False
+    smooth: bool = False
+    show: bool = False
     encoder: str = "auto"
     quality: int = Field(default=23, ge=0, le=51)
     start: float = Field(default=0.0, ge=0)

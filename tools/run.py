@@ -23,6 +23,8 @@ streamseg run 0 --camera-size 720x1280 --camera-fps 30 --max-latency 100 -o out.
 
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
 
+streamseg run street.mp4 --show -o rtsp://localhost:8554/segmented
+
 streamseg run in.mp4 --model unet/resnet34 --weights mine.pth --card mine.yaml -o out.mp4
 """
 
@@ -43,7 +45,8 @@ def run(
             "--output",
             "-o",
             help="Video (.mp4 .mkv .mov .webm .ts), image, %06d.png pattern "
-            "or folder/ for the coloured result. Repeatable.",
+            "or folder/ for the coloured result; HLS playlist (.m3u8); or a receiver's address "
+            "(rtsp, rtmp, srt or udp://HOST:PORT). Repeatable.",
         ),
     ] = None,
     mask: Annotated[
@@ -99,6 +102,14 @@ def run(
     ] = None,
     legend: Annotated[bool | None, Opt("--legend", help="Name the colours in the picture.")] = None,
     contours: Annotated[bool | None, Opt("--contours", help="Draw the classes' borders.")] = None,
+    smooth: Annotated[
+        bool | None,
+        Opt("--smooth", help="Hold labels still where the picture does, against flicker."),
+    ] = None,
+    show: Annotated[
+        bool | None,
+        Opt("--show", help="Show it in a window: q quits, h names the other keys."),
+    ] = None,
     encoder: Annotated[
         str | None,
         Opt(help="auto (hardware if there is any), libx264, h264_nvenc, ... Default: auto."),

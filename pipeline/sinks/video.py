@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from pipeline.channel import Policy
@@ -69,13 +71,13 @@ class VideoSink:
         """Writes each frame and passes it on."""
         with whole_file(self.output, playable_frames) as path:
             with open_container(path) as container:
-                writer: _Writer | None = None
+                writer: Writer | None = None
                 try:
                     for frame in frames:
                         picture = frame.held_picture
                         assert picture is not None
                         if writer is None:
-                            writer = _Writer(container, self._encoder, self._info, self.audio)
+                            writer = Writer(container, self._encoder, self._info, self.audio)
                             self.notes += writer.start(*picture.shape[:2])
                         writer.write(frame)
                         self.output.frames += 1
@@ -127,8 +129,8 @@ def _muxer_options(suffix: str) -> dict[str, str]:
     return {}
 
 
-class _Writer:
-    """One open container's streams."""
+class Writer:
+    """One open container's streams: pictures in, encoded and muxed."""
 
     def __init__(
         self, container: Any, encoder: Encoder, info: SourceInfo, audio: AudioTap | None
@@ -140,6 +142,7 @@ class _Writer:
         self._reformatter = VideoReformatter()
         self._audio_streams: list[Any] = []
         self._end_s = 0.0
+        self._key_due_s = -math.inf
 
     def start(self, height: int, width: int) -> list[str]:
         """Makes the streams, for pictures of this size; returns notes for the user."""
@@ -167,6 +170,10 @@ class _Writer:
         # B-frames would put decode times before the presentation times, and a container's lengths
         # follow those: a video of variable rate would end early in MP4, without its last frames.
         context.max_b_frames = 0
+        if self._encoder.keyframe_s is not None:
+            # `write` asks for them by time, which is exact at any rate; this is for encoders that
+            # do not listen.
+            context.gop_size = max(1, round(float(info.rate or 25) * self._encoder.keyframe_s))
         context.flags |= Flags.frame_duration  # else the last frame's duration is made up
         context.sample_aspect_ratio = info.pixel_aspect / self._widen
         self._matrix = info.matrix or matrix_of(2, w, h)
@@ -241,6 +248,10 @@ class _Writer:
         video.pts, video.time_base = frame.pts, frame.time_base
         if frame.duration:
             video.duration = frame.duration
+        every_s = self._encoder.keyframe_s
+        if every_s is not None and frame.time_s >= self._key_due_s:
+            video.pict_type = PictureType.I
+            self._key_due_s = frame.time_s + every_s
         self._end_s = float((frame.pts + frame.duration) * frame.time_base)
         for packet in self._stream.encode(video):
             self._container.mux_one(packet)

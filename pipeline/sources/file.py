@@ -205,6 +205,7 @@ class FileSource:
             matrix=matrix_of(first.colorspace, first.width, first.height),
             color_primaries=int(first.color_primaries),
             color_trc=int(first.color_trc),
+            audio=bool(self._audio),
         )
 
     def _expected(self, rate: Fraction | None) -> int | None:

@@ -34,6 +34,8 @@ class SourceInfo:
     color_primaries: int = 2
     """ITU-T H.273 number; 2 is unspecified. Passed through, like the next."""
     color_trc: int = 2
+    audio: bool = False
+    """Whether there is sound beside the pictures."""
 
 
 class AudioTap:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from engines.card import Card
-from pipeline.frame import Image
+from pipeline.frame import Frame, Image
 from pipeline.planes import Planes
 from pipeline.runner import Frames, Stage
 from pipeline.stages.draw import (
@@ -18,9 +18,10 @@ from pipeline.stages.draw import (
     legend_extent,
     line_width,
 )
-from pipeline.stages.geometry import LabelScaler, present
+from pipeline.stages.geometry import LabelScaler, present, window
 from pipeline.stages.look import Controls, Look
 from pipeline.stages.plane_brush import PlaneBrush
+from pipeline.stages.smooth import Smoother
 from pipeline.stats import engine_wait
 
 # A class that leaves the picture stays in the legend for this many frames, so that a flickering
@@ -28,15 +29,17 @@ from pipeline.stats import engine_wait
 _LEGEND_FRAMES = 25
 
 
-def colorize(card: Card, look: Look | Controls | None = None) -> Stage:
+def colorize(card: Card, look: Look | Controls | None = None, *, smooth: bool = False) -> Stage:
     """Waits for the engine's answer, then fills in `labels` and `picture`, both at frame size.
 
-    With `Controls` each frame wears the look that is set when it is painted.
+    With `Controls` each frame wears the look that is set when it is painted. With `smooth` labels
+    hold still where the picture does; `infer` must leave it the network's input for that.
     """
     controls = look if isinstance(look, Controls) else Controls(look)
 
     def run(frames: Frames) -> Frames:
         scale = LabelScaler()
+        smoother = Smoother() if smooth else None
         painter = Painter(card, controls.look)
         for frame in frames:
             assert frame.pending is not None
@@ -44,6 +47,8 @@ def colorize(card: Card, look: Look | Controls | None = None) -> Stage:
                 small = frame.pending.result()[0]
             frame.pending = None
             height, width = frame.held_image.shape[:2]
+            if smoother is not None:
+                small = _smooth(smoother, frame, small, card)
             frame.labels = scale(small, height, width, card.input)
             if painter.look is not controls.look:
                 painter.wear(controls.look)
@@ -53,6 +58,17 @@ def colorize(card: Card, look: Look | Controls | None = None) -> Stage:
     return Stage(
         "colorize", run, "painting is the limit: turn off --contours and --legend, or shrink frames"
     )
+
+
+def _smooth(smoother: Smoother, frame: Frame, labels: Image, card: Card) -> Image:
+    assert frame.tensor is not None
+    where = window(frame.held_image.shape[0], frame.held_image.shape[1], card.input)
+    steady = smoother(labels, frame.tensor[0], where, frame.time_s)
+    frame.tensor = None
+    part = np.s_[where.top : where.top + where.height, where.left : where.left + where.width]
+    # Copies: the next frame overwrites the one, and an engine may overwrite the other.
+    frame.smoothed = labels[part].copy(), steady[part].copy()
+    return steady
 
 
 class Painter:

@@ -57,6 +57,21 @@ def draw_legend(picture: Image, names: Sequence[str], colors: Image, height: int
         )  # fmt: skip
 
 
+def draw_lines(picture: Image, lines: Sequence[str]) -> None:
+    """Writes lines of text, white on a darkened box, into the picture's lower left corner."""
+    unit = max(10, picture.shape[0] // 36)  # height of a line, pixels
+    scale, thickness = unit / 28, max(1, unit // 14)
+    widest = max(cv2.getTextSize(line, _FONT, scale, thickness)[0][0] for line in lines)
+    top = max(0, picture.shape[0] - unit // 2 - unit * 5 // 4 * len(lines) - unit)
+    panel = picture[top : picture.shape[0] - unit // 2, unit // 2 : unit // 2 + widest + unit * 2]
+    if not panel.size:
+        return  # a picture of a few pixels
+    cv2.addWeighted(panel, 0.35, np.zeros_like(panel), 0.65, 0, panel)
+    for i, line in enumerate(lines):
+        where = (unit // 2 + unit, top + unit * 5 // 4 * (i + 1) + unit // 4)
+        cv2.putText(picture, line, where, _FONT, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+
+
 def legend_extent(names: Sequence[str], height: int) -> tuple[int, int]:
     """Rows and columns of a picture, from its top left corner, in which its legend lies."""
     unit, scale, thickness = _type(height)

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from pipeline.frame import Frame
 from pipeline.sinks.web.figures import Figures
 from pipeline.sinks.web.guard import MAX_BODY, client_of
 from pipeline.sinks.web.hub import Newest
@@ -84,6 +85,7 @@ class App:
         self._no_rtc = no_rtc
         self._collector = RunCollector(figures, live.viewers, refusals)
         self._snapshot: tuple[int, bytes] = (-1, b"")
+        self._snapshot_at = -_SNAPSHOT_EVERY_S
         self._snapshot_lock = asyncio.Lock()
         folder = files("pipeline.sinks.web").joinpath("page")
         self._files = {
@@ -141,16 +143,15 @@ class App:
                 yield head.encode() + item + b"\r\n" + _BOUNDARY
 
     async def snapshot(self, request: Request) -> Response:
-        """The newest picture as PNG, at full size; made once for all who ask for the same."""
+        """The newest picture as PNG, at full size; made once for all who ask at a time."""
         async with self._snapshot_lock:
             newest = self._live.newest
             if newest is None:
                 raise HTTPException(503, "there is no picture yet")
-            index, picture = newest
-            if index != self._snapshot[0]:
-                loop = asyncio.get_running_loop()
-                self._snapshot = (index, await loop.run_in_executor(None, png, picture))
-                await asyncio.sleep(_SNAPSHOT_EVERY_S)  # the cores are the pipeline's
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._snapshot_at >= _SNAPSHOT_EVERY_S:  # the cores are the pipeline's
+                self._snapshot = (newest.index, await loop.run_in_executor(None, _png, newest))
+                self._snapshot_at = loop.time()
             index, data = self._snapshot
         name = f'attachment; filename="streamseg-{index:06d}.png"'
         return Response(data, media_type="image/png", headers={"content-disposition": name})
@@ -212,6 +213,11 @@ _REASONS = {
 }
 
 
+def _png(frame: Frame) -> bytes:
+    assert frame.picture is not None
+    return png(frame.picture)
+
+
 def event(name: str, data: Any) -> bytes:
     """A server-sent event."""
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
@@ -254,6 +260,9 @@ class _Stream:
         async def feed() -> None:
             headers = [(b"content-type", self._kind.encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+                return
             async with aclosing(self._chunks) as chunks:
                 async for chunk in chunks:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})

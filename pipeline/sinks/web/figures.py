@@ -73,8 +73,8 @@ class Figures:
         }
 
     def dropped(self) -> dict[str, int]:
-        """Frames of a live source that gave way to newer ones."""
-        return {"stale": self.pipeline.dropped if self.pipeline else 0}
+        """Captured frames that were given up, by cause."""
+        return self.pipeline.drops if self.pipeline else {"stale": 0}
 
     def lost(self) -> dict[str, int]:
         """Frames that could not be captured, by cause."""

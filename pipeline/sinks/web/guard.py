@@ -41,9 +41,9 @@ class Guard:
         self._app = app
         self._token = token
         self._refuse = refuse
-        # A name that others can point at 127.0.0.1 would let their pages read ours. Elsewhere a
-        # name may be anything (a proxy's, say), and the token keeps them out.
-        self._hosts = _local_hosts(address) if address.is_local else None
+        # A name that others can point at 127.0.0.1 would let their pages read ours. With a token
+        # it may be any name (a proxy's, say): nobody's cookie is sent to another name than its own.
+        self._hosts = _local_hosts(address) if token is None else None
         # Browsers keep cookies by host and not by port.
         self._cookie = f"streamseg_{port}"
         # Whoever gets hold of the cookie has no token for the address bar or for Bearer.

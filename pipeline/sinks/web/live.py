@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engines.card import Card
-from pipeline.frame import Image
+from pipeline.frame import Frame
 from pipeline.sinks.web.hub import Newest, PacketFeed
 from pipeline.stages.look import Controls
 
@@ -20,8 +20,8 @@ class Live:
     jpegs: Newest = field(default_factory=Newest)
     events: Newest = field(default_factory=Newest)
     feed: PacketFeed = field(default_factory=PacketFeed)
-    newest: tuple[int, Image] | None = None
-    """Index and picture, uint8 (H, W, 3) RGB, of the frame that came last."""
+    newest: Frame | None = None
+    """The frame that came last; only who shows its picture asks for that."""
     shares: dict[int, float] = field(default_factory=dict)
     """What part of a recent picture each class covers, 0..1, of those that occur."""
 

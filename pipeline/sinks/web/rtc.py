@@ -21,7 +21,7 @@ from pipeline.sinks.web.hub import Inbox, PacketFeed
 # An offer whose browser does not come is forgotten after this, and so is a viewer that no longer
 # reports what it receives, which all do every second or so. ICE alone would take half a minute.
 _CONNECT_S = 15.0
-_SILENT_S = 6.0
+_SILENT_S = 10.0
 _LOOK_EVERY_S = 1.0
 
 

@@ -60,7 +60,8 @@ class Server:
         try:
             yield
         finally:
-            with suppress(RuntimeError):  # its loop is closed already: it has failed, and said so
+            # A loop that is closed already, or was never made: it has failed, and said so.
+            with suppress(RuntimeError, AttributeError):
                 self.loop.call_soon_threadsafe(self._ending.set)
             thread.join()
 
@@ -131,9 +132,9 @@ class Server:
                 news["look"] = live.look()
                 news["shares"] = live.shares
                 news["viewers"] = live.viewers()
-                if newest is not None:
-                    height, width = newest[1].shape[:2]
-                    news["frame"] = {"index": newest[0], "width": width, "height": height}
+                if newest is not None and newest.labels is not None:
+                    height, width = newest.labels.shape
+                    news["frame"] = {"index": newest.index, "width": width, "height": height}
                 live.events.publish(event("tick", news))
             await asyncio.sleep(TICK_S)
 

@@ -22,6 +22,9 @@ from pipeline.sinks.web.server import Server
 from pipeline.stages.look import Controls
 
 _MAX_FPS = 30
+# What encoding may take of its thread's time, by the wall: where the cores are busy it is slower,
+# and then the page gets fewer pictures, rather than the pipeline fewer frames.
+_SHARE = 1 / 3
 _SHARES_EVERY_S = 0.5
 
 
@@ -69,17 +72,18 @@ class WebSink:
         with self._server.running(pipeline):
             del pipeline
             for frame in frames:
-                assert frame.picture is not None
-                self._live.newest = (frame.index, frame.picture)
+                self._live.newest = frame
                 now = time.monotonic()
                 if now >= due:
                     # A frame that is a little early is shown, so that 30 a second stay 30.
                     due = max(due, now - 0.5 / _MAX_FPS) + 1 / _MAX_FPS
                     self._show(frame, encoder)
+                    due = max(due, now + (time.monotonic() - now) / _SHARE)
                 if self._live.events.viewers and now >= shares_due:
                     shares_due = now + _SHARES_EVERY_S
                     self._live.shares = _shares(frame)
                 yield frame
+        self._live.newest = None  # whoever keeps the sink for its notes shall not keep pictures
 
     def _show(self, frame: Frame, encoder: SharedEncoder) -> None:
         live, loop = self._live, self._server.loop

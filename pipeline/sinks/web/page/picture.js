@@ -1,7 +1,7 @@
 // The live picture: by WebRTC, and by MJPEG where that fails or is asked for.
 
 const FIRST_PICTURE_MS = 8000; // WebRTC that has shown nothing by then has failed
-const STILL_MS = 6000;
+const STILL_MS = 10000;
 const AWAY_MS = 5000; // a page that nobody looks at lets go of the picture
 
 export class Picture {

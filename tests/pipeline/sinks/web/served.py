@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.api import stages_for
 from pipeline.runner import Pipeline
 from pipeline.sinks.web import open_web
-from pipeline.sinks.web.sink import WebSink
 from pipeline.sources import SyntheticSource
 from pipeline.stages import Controls, Look
+
+pytest.importorskip("uvicorn", reason="the extra web is not installed")
 
 TOKEN = "a-token-for-tests-only"
 
@@ -29,7 +32,7 @@ TOKEN = "a-token-for-tests-only"
 class Served:
     """A run with a page, until its block ends."""
 
-    web: WebSink
+    web: Any
     pipeline: Pipeline
     controls: Controls
     said: list[str]

@@ -30,7 +30,7 @@ def browser():
 @pytest.fixture(scope="module")
 def running():
     with pytest.MonkeyPatch.context() as patch, serving(size=(360, 640), look=START) as served:
-        patch.setattr("pipeline.sinks.web.rtc._SILENT_S", 2.5)  # whoever has gone is soon missed
+        patch.setattr("pipeline.sinks.web.rtc._SILENT_S", 5.0)  # whoever has gone is soon missed
         yield served
 
 

@@ -262,6 +262,19 @@ def test_with_the_token(guarded):
     assert guarded.status("/api/look", "POST", change, authorization=f"bearer {TOKEN}") == 200
 
 
+def test_on_localhost_a_token_that_is_given_is_demanded_too():
+    """And then a proxy may have any name; without one no name but localhost's is answered."""
+    with serving(token=TOKEN) as served:
+        bearer = {"authorization": f"Bearer {TOKEN}", "host": "cameras.example"}
+        assert served.status("/") == 401
+        assert served.status("/", host="cameras.example") == 401
+        assert served.status("/", **bearer) == 200
+        change = {"overlay": 0.1}
+        near, far = "https://cameras.example", "https://evil.example"
+        assert served.status("/api/look", "POST", change, **bearer, origin=far) == 403
+        assert served.status("/api/look", "POST", change, **bearer, origin=near) == 200
+
+
 def test_refusals_are_told_without_what_was_sent(guarded):
     almost = TOKEN[:-1]
     secrets = [almost, "hunter2hunter2hunter2", "private-path"]
@@ -295,6 +308,7 @@ def test_path_tricks_lead_nowhere(page):
     for path in ("/app.js", "/stream.mjpg"):
         assert page.status(path, "DELETE") == 405
     assert page.status("/api/look") == 405
+    assert page.ask("/stream.mjpg", "HEAD")[2] == b""
 
 
 def test_other_sites_and_other_names_are_refused(page):
