@@ -43,8 +43,10 @@ def stopped(server: RtspServer, line: SlowLine, lost: Callable[[], bool]) -> flo
 
 def cut(server: RtspServer, line: SlowLine, lost: Callable[[], bool]) -> float:
     """The connection is closed between the two."""
+    begun = time.monotonic()
     line.cut()
-    return time.monotonic()
+    wait_until(lost)  # what was on its way until then is none of the new ones
+    return begun
 
 
 def once(fault: Callable[..., float], units: Path, transport: Any) -> tuple[float, dict[str, Any]]:
@@ -57,7 +59,9 @@ def once(fault: Callable[..., float], units: Path, transport: Any) -> tuple[floa
         with Run(source) as run:
             run.more(10)
             returned = fault(server, line, lambda: any("lost" in text for text in said))
-            back_s = run.more(1, timeout=30) - returned
+            # Said when there is a new picture; one from before the fault may still be on its way.
+            back_s = wait_until(lambda: any("back" in text for text in said)) - returned
+            run.more(1)
         run.check()
         return round(back_s, 2), run.pipeline.ledger.as_dict()
 
