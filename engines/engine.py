@@ -162,7 +162,6 @@ class RingEngine:
         self._counting = threading.Lock()
         self._ran_s = 0.0
         self._closed = False
-        self._shape = (card.input.height, card.input.width, 3)
 
     @abstractmethod
     def _start(self, slot: Any, pictures: Pictures) -> None:
@@ -186,7 +185,7 @@ class RingEngine:
             self._ran_s += seconds
 
     def submit(self, pictures: Pictures) -> Pending:
-        self._check(pictures)
+        check_pictures(self, pictures)
         with self._submitting:
             if self._closed:
                 raise EngineError(f"the {self.info.name} engine is closed; load it again")
@@ -228,23 +227,26 @@ class RingEngine:
     ) -> None:
         self.close()
 
-    def _check(self, pictures: Pictures) -> None:
-        ok = (
-            isinstance(pictures, np.ndarray)
-            and pictures.dtype == np.uint8
-            and pictures.ndim == 4
-            and pictures.shape[1:] == self._shape
-            and 1 <= pictures.shape[0] <= self.batch
-            and pictures.flags.c_contiguous
+
+def check_pictures(engine: Engine, pictures: Pictures) -> None:
+    """Raises PictureError unless `engine.submit` may take them."""
+    want = engine.card.input
+    shape = (want.height, want.width, 3)
+    ok = (
+        isinstance(pictures, np.ndarray)
+        and pictures.dtype == np.uint8
+        and pictures.ndim == 4
+        and pictures.shape[1:] == shape
+        and 1 <= pictures.shape[0] <= engine.batch
+        and pictures.flags.c_contiguous
+    )
+    if not ok:
+        got = f"{getattr(pictures, 'dtype', type(pictures).__name__)} "
+        got += str(getattr(pictures, "shape", ""))
+        raise PictureError(
+            f"{engine.card.name} on {engine.info.name} takes contiguous uint8 "
+            f"(1..{engine.batch}, {want.height}, {want.width}, 3) RGB pictures, got {got.strip()}"
         )
-        if not ok:
-            h, w, _ = self._shape
-            got = f"{getattr(pictures, 'dtype', type(pictures).__name__)} "
-            got += str(getattr(pictures, "shape", ""))
-            raise PictureError(
-                f"{self.card.name} on {self.info.name} takes contiguous uint8 "
-                f"(1..{self.batch}, {h}, {w}, 3) RGB pictures, got {got.strip()}"
-            )
 
 
 def _wait(submission: _Submission) -> None:

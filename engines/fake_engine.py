@@ -6,9 +6,10 @@ submissions on real threads, and fails where it is told to.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -47,16 +48,35 @@ class FakeEngine(RingEngine):
         card = card or fake_card()
         info = EngineInfo("fake", "fp32", "1", "this process", "asked for")
         super().__init__(card, info, list(range(depth)), batch=batch, parallel=parallel)
-        self._pool = ThreadPoolExecutor(parallel, thread_name_prefix="fake")
-        self._runs: dict[int, Future[tuple[Labels, float]]] = {}
+        # Not an executor: its futures cost more than the pictures that this is for.
+        self._work: SimpleQueue[tuple[int, int, Pictures] | None] = SimpleQueue()
+        self._done: list[SimpleQueue[tuple[Labels, float] | Exception]] = [
+            SimpleQueue() for _ in range(depth)
+        ]
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"fake_{i}", daemon=True)
+            for i in range(parallel)
+        ]
         self._delay_s = delay_s
         self._fail_on = frozenset(fail_on)
         self._submitted = 0
         self._table = (np.arange(256) // 8 % len(card.classes)).astype(np.uint8)
+        for thread in self._threads:
+            thread.start()
 
     def _start(self, slot: int, pictures: Pictures) -> None:
-        self._runs[slot] = self._pool.submit(self._run, self._submitted, pictures)
+        self._work.put((slot, self._submitted, pictures))
         self._submitted += 1
+
+    def _serve(self) -> None:
+        """One thread: whatever is next, until there is nothing more."""
+        while (work := self._work.get()) is not None:
+            slot, number, pictures = work
+            try:
+                self._done[slot].put(self._run(number, pictures))
+            except Exception as error:
+                self._done[slot].put(error)
+            del work, pictures
 
     def _run(self, number: int, pictures: Pictures) -> tuple[Labels, float]:
         begun = time.perf_counter()
@@ -68,7 +88,13 @@ class FakeEngine(RingEngine):
         return labels, time.perf_counter() - begun
 
     def _finish(self, slot: int) -> tuple[Labels, float]:
-        return self._runs[slot].result()
+        outcome = self._done[slot].get()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _release(self) -> None:
-        self._pool.shutdown()
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()

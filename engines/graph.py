@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from engines.card import Card
 from engines.errors import CardError, ModelError, RefineError, one_line
+from engines.highest import Enlargement, final_resize, highest, highest_enlarged
 from engines.nodes import Chain
 from engines.refine import Refine, grid_of, refined_card
 from engines.refine_graph import assemble, refine_scores
@@ -90,12 +91,15 @@ def wrap(model: onnx.ModelProto, card: Card, refine: Refine | None = None) -> on
             "or use --refine none"
         )
     before = _preprocess(source, card, refine)
+    shape = _shape(inner, output, 1 if card.output.layout == "nchw" else 3)
+    coarse = None if refine is not None else _enlargement(inner, output, card)
     after = _postprocess(
         output,
         card,
-        _shape(inner, output, 1 if card.output.layout == "nchw" else 3),
+        shape,
         max(opset, _LEAST_OPSET),
         refine,
+        coarse,
     )
     nodes = [*before.nodes, *graph.node, *after.nodes]
     del graph.node[:]
@@ -235,6 +239,36 @@ def _shape(model: onnx.ModelProto, output: onnx.ValueInfoProto, axis: int) -> Di
     return shape
 
 
+def _enlargement(
+    model: onnx.ModelProto, output: onnx.ValueInfoProto, card: Card
+) -> Enlargement | None:
+    """How the network's scores, or ours made of them, are enlarged as the last step; None where
+    they are not, or where that is not to be known or not bilinear.
+    """
+    if card.output.layout != "nchw":
+        return None
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]  # noted for another size, perhaps
+    try:
+        graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
+    except Exception:  # a custom operator
+        return None
+    # A network in FP16 is for a GPU, which has room for whole pictures.
+    known = {
+        value.name: _dims(value)
+        for value in (*graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    shape = known.get(output.name) or []
+    if len(shape) != 4 or None in shape[1:]:
+        return None
+    have, want = (shape[2] or 0, shape[3] or 0), (card.input.height, card.input.width)
+    if have != want:
+        return Enlargement(output.name, have)
+    return final_resize(model.graph, known, output.name, want)
+
+
 def _dims(value: onnx.ValueInfoProto) -> Dims | None:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
@@ -289,6 +323,7 @@ def _postprocess(
     shape: Dims | None,
     opset: int,
     refine: Refine | None,
+    coarse: Enlargement | None,
 ) -> Chain:
     """The network's class scores -> uint8 class ids at the card's size."""
     if shape is not None and len(shape) != 4:
@@ -305,6 +340,12 @@ def _postprocess(
             f"{len(card.classes)} classes; correct classes, or output in the card"
         )
     chain = Chain("out", output.name)
+    if coarse is not None and not binary:
+        size = (card.input.height, card.input.width)
+        highest_enlarged(chain, coarse, size, len(card.classes), opset)
+        chain.add("Cast", to=TensorProto.UINT8)
+        chain.end(LABELS)
+        return chain
     if not nchw:
         chain.add("Transpose", perm=[0, 3, 1, 2])
     grid = None if refine is None else grid_of(card, refine)
@@ -334,41 +375,12 @@ def _postprocess(
         chain.add("Cast", to=TensorProto.FLOAT)
         chain.add("Squeeze", chain.constant("axis", np.array([1], np.int64)))
     else:
-        _argmax(chain, len(card.classes), kind, opset)
+        highest(chain, len(card.classes), kind, opset)
     if grid is not None:
         chain.last = assemble(chain, grid, chain.last)
     chain.add("Cast", to=TensorProto.UINT8)
     chain.end(LABELS)
     return chain
-
-
-def _argmax(chain: Chain, count: int, kind: int, opset: int) -> None:
-    """The id of the highest of `count` scores, float (N, H, W); of equal ones the lowest id.
-
-    ArgMax itself becomes a sort in OpenVINO (TopK) and took a third of `voc`'s time; two maxima
-    and a choice between them are plain vector code everywhere. Where a score is the highest it is
-    replaced by a rank that falls with the id, count .. 1, elsewhere by 0; the highest rank names
-    the id.
-    """
-    dtype = helper.tensor_dtype_to_np_dtype(kind)
-    ranks = np.arange(count, 0, -1).astype(dtype).reshape(1, count, 1, 1)
-    scores = chain.last
-
-    def reduce_max(keepdims: int) -> None:
-        if opset >= 18:  # where the axes became an input
-            axes = chain.constant(f"axes{keepdims}", np.array([1], np.int64))
-            chain.add("ReduceMax", axes, keepdims=keepdims)
-        else:
-            chain.add("ReduceMax", axes=[1], keepdims=keepdims)
-
-    reduce_max(1)
-    highest, chain.last = chain.last, scores
-    chain.add("Less", highest)
-    chain.add("Where", chain.constant("none", np.zeros((), dtype)), chain.constant("ranks", ranks))
-    reduce_max(0)
-    chain.add("Cast", to=TensorProto.FLOAT)
-    best, chain.last = chain.last, chain.constant("count", np.array(float(count), np.float32))
-    chain.add("Sub", best)
 
 
 def _value(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:

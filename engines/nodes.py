@@ -31,6 +31,13 @@ class Nodes:
         self.constants.append(numpy_helper.from_array(values, name))
         return name
 
+    def once(self, name: str, values: NDArray[Any]) -> str:
+        """A constant that several nodes share: made by the first that asks for it."""
+        full = f"{self._prefix}_{name}"
+        if any(constant.name == full for constant in self.constants):
+            return full
+        return self.constant(name, values)
+
     def integers(self, values: Sequence[int]) -> str:
         """Adds a constant of int64, such as axes or a shape; returns its name."""
         return self.constant(f"c{len(self.constants)}", np.array(values, np.int64))

@@ -67,6 +67,7 @@ def account(
             ledger.drop("stopped", held)
         # else: a stage that came to its end holds nothing; if it does, the balance shows it.
         ledger.drop("stale", channel.dropped)
+        ledger.drop("late", channel.late)
         ledger.drop("stopped", len(channel))
         channel.clear()  # whoever keeps the pipeline for its ledger shall not keep pictures
         taken = channel.taken
@@ -81,7 +82,8 @@ def account(
     # else: the sinks got every frame; if they have not written all, the balance shows it.
     for branch in branches:
         if branch.channel.policy != "block":
-            unseen = branch.channel.dropped + len(branch.channel)
+            # What gave way to newer frames, what was left, and what it took and could not show.
+            unseen = branch.channel.accepted - branch.written
             branch.channel.clear()
             if unseen:
                 before = ledger.skipped.get(branch.sink.name, 0)

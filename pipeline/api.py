@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from engines.choose import load_engine
 from engines.engine import Engine
 from engines.model import DEFAULT
 from pipeline.runner import Frames, Pipeline
-from pipeline.sources import open_source
+from pipeline.sources import LiveOptions, open_source
 from pipeline.stages import Controls, Look, colorize, infer, preprocess
 
 
@@ -21,31 +21,53 @@ def segment(
     model: str | Path | Engine = DEFAULT,
     *,
     look: Look | Controls | None = None,
+    smooth: bool = False,
     start_s: float = 0.0,
     duration_s: float | None = None,
     max_frames: int | None = None,
+    live: LiveOptions | None = None,
+    max_latency_s: float | None = None,
+    say: Callable[[str], None] = lambda line: None,
     **engine_options: Any,
 ) -> Iterator[Frames]:
     """Frames of `source` with `labels` (uint8 (H, W) class ids) and `picture` (uint8 (H, W, 3)
     RGB), in order, computed ahead in threads of their own.
 
+    With `smooth` labels hold still where the picture does.
     `model` is a name, an .onnx file with its card, or an engine that the caller keeps;
-    `engine_options` go to `engines.choose.load_engine`. Leaving the block stops everything.
+    `engine_options` go to `engines.choose.load_engine`. `live`, `max_latency_s` (seconds) and `say`
+    are for streams and cameras: how they are read, how old a frame may be, and who is told when the
+    link is lost and back. Leaving the block stops everything.
     Raises PipelineError or EngineError, whatever a thread met first.
     """
-    opened = open_source(source, start_s=start_s, duration_s=duration_s, max_frames=max_frames)
+    opened = open_source(
+        source,
+        start_s=start_s,
+        duration_s=duration_s,
+        max_frames=max_frames,
+        live=live,
+        say=say,
+    )
     with closing(opened):
         if isinstance(model, (str, Path)):
             with load_engine(model, **engine_options) as engine:
-                with Pipeline(opened, stages_for(engine, look)) as pipeline:
+                stages = stages_for(engine, look, smooth)
+                with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
                     yield iter(pipeline)
         else:
             if engine_options:
                 raise TypeError(f"an engine is loaded already: {', '.join(engine_options)}")
-            with Pipeline(opened, stages_for(model, look)) as pipeline:
+            stages = stages_for(model, look, smooth)
+            with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
                 yield iter(pipeline)
 
 
-def stages_for(engine: Engine, look: Look | Controls | None = None) -> list[Any]:
+def stages_for(
+    engine: Engine, look: Look | Controls | None = None, smooth: bool = False
+) -> list[Any]:
     """Preprocess, infer and colorize for an engine and its card."""
-    return [preprocess(engine.card), infer(engine), colorize(engine.card, look)]
+    return [
+        preprocess(engine.card),
+        infer(engine, keep_input=smooth),
+        colorize(engine.card, look, smooth=smooth),
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Generic, Literal, TypeVar
 
@@ -36,6 +36,10 @@ class Channel(Generic[T]):
         """Items that `put` has taken in."""
         self.dropped = 0
         """Items that gave way to newer ones (policy drop_oldest)."""
+        self.is_late: Callable[[T], bool] | None = None
+        """Which items are not to be handed out any more; None where all are."""
+        self.late = 0
+        """Those that were not handed out for that."""
         self.put_wait_s = 0.0
         """Seconds that the producer waited for room."""
         self.get_wait_s = 0.0
@@ -43,34 +47,51 @@ class Channel(Generic[T]):
         self._items: deque[T] = deque()
         self._ended = False
         self._stopped = False
-        lock = threading.Lock()
-        self._changed_for_get = threading.Condition(lock)
-        self._changed_for_put = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._changed_for_get = threading.Condition(self._lock)
+        self._changed_for_put = threading.Condition(self._lock)
+        # How many wait: waking nobody costs as much as the rest of the hand-over.
+        self._getters = self._putters = 0
 
     def put(self, item: T) -> None:
         """Hands an item over; raises StoppedError if the channel is stopped or has ended."""
-        with self._changed_for_put:
+        with self._lock:
             if len(self._items) >= self.capacity and not (self._stopped or self._ended):
                 if self.policy == "drop_oldest":
                     self._drop()
                 else:
                     begun = perf_counter()
-                    while len(self._items) >= self.capacity and not (self._stopped or self._ended):
-                        self._changed_for_put.wait()
+                    self._putters += 1
+                    try:
+                        while len(self._items) >= self.capacity and not (
+                            self._stopped or self._ended
+                        ):
+                            self._changed_for_put.wait()
+                    finally:
+                        self._putters -= 1
                     self.put_wait_s += perf_counter() - begun
             if self._stopped or self._ended:
                 raise StoppedError("the channel takes no more")
             self._items.append(item)
             self.accepted += 1
-            self._changed_for_get.notify()
+            if self._getters:
+                self._changed_for_get.notify()
 
     def get(self) -> T:
         """The next item; raises EOFError after the last one, StoppedError once stopped."""
-        with self._changed_for_get:
+        with self._lock:
+            if self.is_late is not None:
+                self._expire()
             if not self._items and not (self._ended or self._stopped):
                 begun = perf_counter()
-                while not self._items and not (self._ended or self._stopped):
-                    self._changed_for_get.wait()
+                self._getters += 1
+                try:
+                    while not self._items and not (self._ended or self._stopped):
+                        self._changed_for_get.wait()
+                        if self.is_late is not None:
+                            self._expire()
+                finally:
+                    self._getters -= 1
                 self.get_wait_s += perf_counter() - begun
             if self._stopped:
                 raise StoppedError("the channel gives no more")
@@ -78,12 +99,23 @@ class Channel(Generic[T]):
                 raise EOFError
             item = self._items.popleft()
             self.taken += 1
-            self._changed_for_put.notify()
+            if self._putters:
+                self._changed_for_put.notify()
             return item
 
     def _drop(self) -> None:
         self._items.popleft()
         self.dropped += 1
+
+    def _expire(self) -> None:
+        """Drops what is late, from the front on: later ones are younger."""
+        while self.is_late and self._items and not self._stopped and self.is_late(self._items[0]):
+            self._drop_late()
+            self._changed_for_put.notify()
+
+    def _drop_late(self) -> None:
+        self._items.popleft()
+        self.late += 1
 
     def __iter__(self) -> Iterator[T]:
         """Items until the end; raises StoppedError if the channel is stopped before it."""
@@ -99,19 +131,19 @@ class Channel(Generic[T]):
 
     def clear(self) -> None:
         """Lets go of what is in a stopped or ended channel, once it has been counted."""
-        with self._changed_for_get:
+        with self._lock:
             self._items.clear()
 
     def end(self) -> None:
         """No more items will come; those that are in it can still be had. Not after `stop`."""
-        with self._changed_for_get:
+        with self._lock:
             self._ended = True
             self._changed_for_get.notify_all()
             self._changed_for_put.notify_all()
 
     def stop(self) -> None:
         """Both sides get StoppedError from now on; items that are in it stay, to be counted."""
-        with self._changed_for_get:
+        with self._lock:
             self._stopped = True
             self._changed_for_get.notify_all()
             self._changed_for_put.notify_all()

@@ -57,6 +57,10 @@ class Flicker:
         """The share of the compared pixels that flicker, 0..1; NaN before the second frame."""
         return self._flickered / self._compared if self._compared else float("nan")
 
+    def begin(self) -> None:
+        """The next frame is not compared with the one before it."""
+        self._before = None
+
     def add(self, image: Image, labels: Image) -> None:
         """The next frame: uint8 (H, W, 3) RGB and uint8 (H, W) class ids.
 

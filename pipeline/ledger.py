@@ -9,6 +9,21 @@ from pipeline.errors import LedgerError
 
 
 @dataclass
+class Outages:
+    """Times without a live source: its link broke, or nothing came."""
+
+    count: int = 0
+    seconds: float = 0.0
+    """From the last picture before to the first after, together."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "seconds": round(self.seconds, 3)}
+
+    def __str__(self) -> str:
+        return f"{self.count} outage{'s' * (self.count != 1)} of {self.seconds:.1f} s"
+
+
+@dataclass
 class Ledger:
     """Counts on the main path, and beside it what never was on it.
 
@@ -23,11 +38,13 @@ class Ledger:
     """Frames that were in the hands of a stage or sink when it failed."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Frames given up, by cause: `stopped` (the run was interrupted or failed elsewhere), `stale`
-    (a newer live frame came), `late`."""
+    (a newer live frame came), `late` (older than --max-latency)."""
     lost: dict[str, int] = field(default_factory=dict)
     """Frames that were never captured, by cause, for example `undecodable`."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Frames that a viewer did not show, by its name."""
+    outages: Outages | None = None
+    """What a live source was away; None of sources that are not live."""
 
     def drop(self, cause: str, count: int = 1) -> None:
         if count:
@@ -52,7 +69,7 @@ class Ledger:
 
     def as_dict(self) -> dict[str, Any]:
         """The report's `frames`."""
-        return {
+        out: dict[str, Any] = {
             "captured": self.captured,
             "delivered": self.delivered,
             "dropped": dict(self.dropped),
@@ -60,6 +77,7 @@ class Ledger:
             "lost": dict(self.lost),
             "skipped": dict(self.skipped),
         }
+        return out if self.outages is None else {**out, "outages": self.outages.as_dict()}
 
     def __str__(self) -> str:
         causes = ", ".join(f"{n} {cause}" for cause, n in self.dropped.items())
@@ -70,4 +88,6 @@ class Ledger:
             text += "; lost " + ", ".join(f"{n} {cause}" for cause, n in self.lost.items())
         if self.skipped:
             text += "; skipped " + ", ".join(f"{n} by {who}" for who, n in self.skipped.items())
+        if self.outages is not None and self.outages.count:
+            text += f"; {self.outages}"
         return text

@@ -16,6 +16,7 @@ from pipeline.accounts import Branch, Lane, account, measure
 from pipeline.channel import Channel, Policy
 from pipeline.errors import PipelineError, StoppedError
 from pipeline.frame import Frame
+from pipeline.freshness import channels_behind
 from pipeline.ledger import Ledger
 from pipeline.stats import Bottleneck, Histogram, Meter, StageStats, find_bottleneck
 
@@ -41,10 +42,16 @@ class Stage:
     """Frames that may wait behind this stage."""
     busy_s: Callable[[], float] | None = None
     """Seconds at work so far, for a stage whose work happens in other threads or devices."""
+    interrupt: Callable[[], None] | None = None
+    """Wakes the stage where it waits by itself; called from another thread when the run stops."""
 
 
 class Source(Protocol):
-    """Where frames come from. `frames` may be called once."""
+    """Where frames come from. `frames` may be called once.
+
+    A source whose reads may wait for ever also has `interrupt()`: called by any thread, any number
+    of times, it makes them raise StoppedError from then on. A live one may have `outages`.
+    """
 
     @property
     def name(self) -> str: ...
@@ -91,6 +98,9 @@ class Pipeline:
     Leaving the block stops and closes everything. The first error of any thread stops all the
     others and is raised here. `stop` may be called from any thread; what the sinks have been
     given by then is still written. A `trace` takes down what every frame goes through.
+
+    Of a live source only the newest frame waits (pipeline/freshness.py), and with `max_latency_s`
+    none goes to the network, the sinks or the caller that is older; those are counted as `late`.
     """
 
     def __init__(
@@ -100,6 +110,7 @@ class Pipeline:
         sinks: Sequence[Sink] = (),
         ahead: int = 4,
         trace: Recorder | None = None,
+        max_latency_s: float | None = None,
     ) -> None:
         self.ledger = Ledger()
         self.latency = Histogram()
@@ -112,10 +123,11 @@ class Pipeline:
         """When the first frame was delivered (time.perf_counter), None before that."""
         self._source = source
         capture = Stage("capture", lambda _: source.frames(), _CAPTURE_ADVICE, ahead)
-        policy: Policy = "drop_oldest" if source.live else "block"
+        path = [capture, *stages]
+        behind = channels_behind(path, live=source.live, max_latency_s=max_latency_s)
         self._lanes = [
-            Lane(s, Channel(s.ahead, "block" if i else policy), Meter(s.name))
-            for i, s in enumerate([capture, *stages])
+            Lane(stage, channel, Meter(stage.name))
+            for stage, channel in zip(path, behind, strict=True)
         ]
         # A viewer is shown the newest frame; what it would have to wait for is old by then.
         self._branches = [
@@ -174,6 +186,7 @@ class Pipeline:
         try:
             for frame in self._lanes[-1].channel:
                 self._handed_out += 1
+                frame.shared = True
                 for branch in self._branches:
                     self._hand_over(frame, branch)
                 self._received += 1
@@ -203,8 +216,8 @@ class Pipeline:
         """Ends the run early, from any thread but not from a signal handler (it takes locks)."""
         with self._lock:
             self.interrupted = True
-        for lane in self._lanes:
-            lane.channel.stop()
+        self._stop_lanes()
+        self._interrupt_others()
 
     @property
     def delivered(self) -> int:
@@ -213,8 +226,8 @@ class Pipeline:
 
     @property
     def dropped(self) -> int:
-        """Frames of a live source that have given way to newer ones so far."""
-        return sum(lane.channel.dropped for lane in self._lanes)
+        """Frames of a live source that have given way to newer ones, or were late, so far."""
+        return sum(lane.channel.dropped + lane.channel.late for lane in self._lanes)
 
     @property
     def drops(self) -> dict[str, int]:
@@ -308,10 +321,23 @@ class Pipeline:
                 self._error = error
                 if lane is not None:
                     lane.failed = True
-        for lane in self._lanes:
-            lane.channel.stop()
+        self._stop_lanes()
         for branch in self._branches:
             branch.channel.stop()
+        self._interrupt_others()
+
+    def _interrupt_others(self) -> None:
+        """Wakes the source and sinks that wait for somebody, and not at a channel."""
+        for waiting in (self._source, *(branch.sink for branch in self._branches)):
+            interrupt = getattr(waiting, "interrupt", None)
+            if interrupt is not None:
+                interrupt()
+
+    def _stop_lanes(self) -> None:
+        for lane in self._lanes:
+            lane.channel.stop()
+            if lane.stage.interrupt is not None:
+                lane.stage.interrupt()
 
     def _raise(self) -> None:
         """Raises the first error, once, and lets go of it: its traceback holds this pipeline, and a
@@ -329,8 +355,10 @@ class Pipeline:
         if self._closed:
             return
         self._closed = True
-        for lane in self._lanes:
-            lane.channel.stop()
+        self._stop_lanes()
+        interrupt = getattr(self._source, "interrupt", None)
+        if interrupt is not None:
+            interrupt()  # of the sinks one may wait for its user, whom it is to have seen the end
         for branch in self._branches:
             # What the sinks were given is still written; after an error they are stopped already.
             branch.channel.end()
@@ -348,6 +376,7 @@ class Pipeline:
             handed_out=self._handed_out,
             delivered=self.delivered,
         )
+        self.ledger.outages = getattr(self._source, "outages", None)
         for cause, count in self._source.lost.items():
             self.ledger.lose(cause, count)
         self.stage_stats = measure(self._lanes, self._branches, cpu_s)

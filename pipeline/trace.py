@@ -47,7 +47,7 @@ class Kind(IntEnum):
     PUT = 2
     """Had a frame ready at `begun`, it was in the channel at `ended`."""
     DROP = 3
-    """A frame gave way to a newer one at `ended`."""
+    """A frame gave way to a newer one, or was too late, at `ended`."""
     ENGINE = 4
     """Waited for the engine from `begun` to `ended`."""
     END = 5
@@ -122,10 +122,10 @@ class _Items(deque[Frame]):
         self.consumer.add(_GET, self.number, len(self), frame.index, self.get_begun, now)
         return frame
 
-    def drop(self) -> None:
+    def drop(self, track: Track) -> None:
         frame = super().popleft()
         now = perf_counter()
-        self.producer.add(_DROP, self.number, len(self), frame.index, now, now)
+        track.add(_DROP, self.number, len(self), frame.index, now, now)
 
 
 class TracedChannel(Channel[Frame]):
@@ -183,8 +183,12 @@ class TracedChannel(Channel[Frame]):
             self._watched.producer.ranges.leave(self._watched.producer.name)
 
     def _drop(self) -> None:
-        self._watched.drop()
+        self._watched.drop(self._watched.producer)
         self.dropped += 1
+
+    def _drop_late(self) -> None:
+        self._watched.drop(self._watched.consumer)
+        self.late += 1
 
     def _ended_for(self, track: Track, begun: float) -> None:
         track.add(_END, self._watched.number, 0, 0, begun, perf_counter())
@@ -284,7 +288,9 @@ class Recorder:
     ) -> TracedChannel:
         number = len(self.channels)
         self.channels.append(ChannelInfo(name, plain.capacity))
-        return TracedChannel(plain.capacity, plain.policy, number, producer, consumer)
+        traced = TracedChannel(plain.capacity, plain.policy, number, producer, consumer)
+        traced.is_late = plain.is_late
+        return traced
 
     def _write(self, track: int, records: bytearray) -> None:
         with self._lock:

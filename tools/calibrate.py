@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engines.card import Card
 from pipeline.frame import Image
-from pipeline.sources import open_source
+from pipeline.sources import open_recorded
 from pipeline.stages.geometry import to_network
 from tools.errors import DataError
 
@@ -50,7 +50,7 @@ def _spread(source: str, card: Card, most: int) -> Pictures:
     """At most `most` and at least half as many pictures, evenly spread, of any number."""
     chosen: Pictures = []
     step = 1
-    with closing(open_source(source)) as opened:
+    with closing(open_recorded(source)) as opened:
         for i, frame in enumerate(opened.frames()):
             if i % step:
                 continue
@@ -58,5 +58,5 @@ def _spread(source: str, card: Card, most: int) -> Pictures:
                 chosen, step = chosen[::2], 2 * step
                 if i % step:
                     continue
-            chosen.append(to_network(frame.image, card.input))
+            chosen.append(to_network(frame.held_image, card.input))
     return chosen

@@ -39,12 +39,21 @@ class RunConfig(BaseModel):
     classes: list[str] | None = Field(default=None, min_length=1)
     legend: bool = False
     contours: bool = False
+    smooth: bool = False
+    show: bool = False
     encoder: str = "auto"
     quality: int = Field(default=23, ge=0, le=51)
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)
     max_frames: int | None = Field(default=None, ge=1)
     fps: float = Field(default=25.0, gt=0, le=1000)
+    max_latency: float | None = Field(default=None, gt=0)
+    reconnect: str = Field(default="auto", pattern=r"^(auto|never|forever|[0-9]{1,6})$")
+    open_timeout: float = Field(default=10.0, gt=0)
+    stall_timeout: float | None = Field(default=None, gt=0)
+    rtsp_transport: Literal["auto", "tcp", "udp"] = "auto"
+    camera_size: tuple[int, int] | None = None
+    camera_fps: float | None = Field(default=None, gt=0, le=1000)
     web: str | None = None
     web_token: str | None = Field(default=None, repr=False)
     report: str | None = None
@@ -82,7 +91,13 @@ class RunConfig(BaseModel):
             parse_address(value)
         return value
 
-    @field_validator("size", mode="before")
+    @field_validator("source", "reconnect", mode="before")
+    @classmethod
+    def _written_as_a_number(cls, value: Any) -> Any:
+        """In YAML a camera's number, or one of attempts, needs no quotes."""
+        return str(value) if type(value) is int else value
+
+    @field_validator("size", "camera_size", mode="before")
     @classmethod
     def _height_x_width(cls, value: Any) -> Any:
         """As the command line has it: 512x1024."""
@@ -123,7 +138,9 @@ def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:
     values: dict[str, Any] = read_yaml(config) if config is not None else {}
     values.update({key: value for key, value in given.items() if _is_given(key, given)})
     if "source" not in values:
-        raise typer.BadParameter("name a SOURCE: a video file, an image, a folder or a glob")
+        raise typer.BadParameter(
+            "name a SOURCE: a video file, an image, a folder, a glob, a camera or a URL"
+        )
     try:
         ask = RunConfig.model_validate(values)
     except ValidationError as error:

@@ -17,17 +17,21 @@ from engines.refine import NONE
 from pipeline.api import stages_for
 from pipeline.errors import PipelineError
 from pipeline.runner import Pipeline
-from pipeline.sinks import StatisticsSink, open_mask, open_output
+from pipeline.sinks import StatisticsSink, is_stream, open_mask, open_output
 from pipeline.sinks.destination import check_file
+from pipeline.sinks.flicker import FlickerSink
+from pipeline.sinks.window import WindowSink
 from pipeline.sources import AnySource, ImageSource, open_source
-from pipeline.stages import Controls, Look
+from pipeline.stages import Controls, Look, pace
 from pipeline.trace import Recorder
 from tools import STARTED_AT
 from tools.config import RunConfig
 from tools.interrupt import interruptible
+from tools.live import check_live, live_notes, live_options
 from tools.progress import Printer
 from tools.report import make_report, write_report
 from tools.tracing import save_trace, tracing
+from tools.viewing import is_paced, window_for
 from tools.web import open_page
 
 
@@ -51,12 +55,18 @@ def execute(ask: RunConfig) -> int:
             duration_s=ask.duration,
             max_frames=ask.max_frames,
             fps=ask.fps,
+            live=live_options(ask),
+            say=say.note,
         )
+        check_live(ask, source)
         with closing(source), ExitStack() as opened:
-            sinks = _sinks(ask, source, model)
+            sinks = _sinks(ask, source, model, say)
             web = open_page(ask, model.card, controls, say.note)
             if web is not None:
                 sinks.append(opened.enter_context(closing(web)))
+            window = opened.enter_context(window_for(ask.show, source, controls, say.note))
+            if window is not None:
+                sinks.append(window)
             with say.building() as watch:
                 loaded = load_engine(
                     model,
@@ -70,7 +80,16 @@ def execute(ask: RunConfig) -> int:
             with loaded as engine:
                 _announce(say, source, engine, sinks)
                 with tracing(engine) if ask.trace is not None else nullcontext() as trace:
-                    pipeline = Pipeline(source, stages_for(engine, controls), sinks, trace=trace)
+                    stages = stages_for(engine, controls, ask.smooth)
+                    if is_paced(source, sinks):
+                        stages.insert(0, pace())
+                    pipeline = Pipeline(
+                        source,
+                        stages,
+                        sinks,
+                        trace=trace,
+                        max_latency_s=None if ask.max_latency is None else ask.max_latency / 1000,
+                    )
                     if web is not None:
                         web.pipeline = pipeline
                     return _stream(ask, say, interrupt, source, engine, pipeline, sinks, trace)
@@ -87,18 +106,27 @@ def _stream(
     trace: Recorder | None,
 ) -> int:
     error: Exception | None = None
+    window = next((sink for sink in sinks if isinstance(sink, WindowSink)), None)
+    if window is not None:
+        window.on_quit = pipeline.stop
     try:
         with interrupt.stopping(pipeline.stop), say.progress(source.info.frames, pipeline) as tick:
             pipeline.run(lambda frame: tick())
     except Exception as caught:  # whatever it is, what was written is told and the report made
         error = caught
     for sink in sinks:
+        error = error or getattr(sink, "failure", None)
         for note in sink.notes:
             say.note(note)
     for cause, count in pipeline.ledger.lost.items():
         say.note(f"warning: {count} frames of {source.name} are lost: {cause}")
+    for note in live_notes(ask, source, pipeline):
+        say.note(note)
     outputs = [sink.output for sink in sinks if sink.output is not None]
     say.summary(pipeline, outputs)
+    flicker = next((sink for sink in sinks if isinstance(sink, FlickerSink)), None)
+    if flicker is not None:
+        say.note(f"flicker {flicker}")
     if trace is not None and ask.trace is not None:
         try:
             save_trace(trace, Path(ask.trace), source.name, engine, say)
@@ -111,13 +139,15 @@ def _stream(
             engine=engine,
             pipeline=pipeline,
             outputs=outputs,
+            flicker=None if flicker is None else flicker.as_dict(),
             first_frame_s=None if first is None else first - STARTED_AT,
             error=error,
         )
         write_report(Path(ask.report), report)
     if error is not None:
         raise error
-    return 130 if pipeline.interrupted else 0
+    quit_by_key = window is not None and window.quit
+    return 130 if pipeline.interrupted and not quit_by_key else 0
 
 
 def _look(ask: RunConfig, model: Model) -> Look:
@@ -137,7 +167,7 @@ def _check_targets(ask: RunConfig, source: AnySource, model: Model) -> None:
     taken: set[Path] = set()
     others = (ask.mask, ask.stats, ask.report, ask.trace)
     for target in [*ask.output, *(t for t in others if t is not None)]:
-        files = _written(target, names)
+        files = {Path(target)} if is_stream(target) else _written(target, names)
         if not files.isdisjoint(taken):
             raise PipelineError(f"{target} is named twice as an output; each needs its own")
         if not files.isdisjoint(sources):
@@ -158,10 +188,17 @@ def _written(target: str, names: list[str]) -> set[Path]:
     return {path}
 
 
-def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
+def _sinks(ask: RunConfig, source: AnySource, model: Model, say: Printer) -> list[Any]:
     _check_targets(ask, source, model)
     sinks: list[Any] = [
-        open_output(path, source, encoder=ask.encoder, quality=ask.quality, force=ask.force)
+        open_output(
+            path,
+            source,
+            encoder=ask.encoder,
+            quality=ask.quality,
+            force=ask.force,
+            say=say.note,
+        )
         for path in ask.output
     ]
     if ask.mask is not None:
@@ -172,6 +209,8 @@ def _sinks(ask: RunConfig, source: AnySource, model: Model) -> list[Any]:
     for target in (ask.report, ask.trace):
         if target is not None:
             check_file(Path(target), ask.force)
+    if ask.smooth and ask.report is not None and source.info.frames != 1:
+        sinks.append(FlickerSink())
     return sinks
 
 
@@ -188,7 +227,11 @@ def _announce(say: Printer, source: AnySource, engine: Engine, sinks: list[Any])
     if runs.refine != NONE:
         say.note(f"refine  {runs.refine}")
     for sink in sinks:
-        output = sink.output
-        say.note(f"output  {f'{output.path} ({output.codec})' if output else sink.url}")
+        if sink.output is not None:
+            say.note(f"output  {sink.output.where} ({sink.output.codec})")
+        elif not isinstance(sink, FlickerSink):
+            say.note(f"output  {sink.url}")
+    if is_paced(source, sinks):
+        say.note("pace    the video's own, for those who watch")
     if not sinks:
         say.note("output  none: this only measures; -o writes a video")

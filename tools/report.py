@@ -21,6 +21,7 @@ def make_report(
     engine: Engine,
     pipeline: Pipeline,
     outputs: list[Output],
+    flicker: dict[str, Any] | None,
     first_frame_s: float | None,
     error: Exception | None,
 ) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def make_report(
         "latency_ms": pipeline.latency.as_dict(),
         "stages": [stage.as_dict() for stage in pipeline.stage_stats],
         "bottleneck": None if bottleneck is None else bottleneck.as_dict(),
+        "flicker": flicker,
         "outputs": [output.as_dict() for output in outputs],
         "interrupted": pipeline.interrupted,
         "error": None if error is None else str(error),

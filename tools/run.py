@@ -17,7 +17,13 @@ streamseg run in.mkv -o out.mkv --classes person,car --start 60 --duration 10
 
 streamseg run street.mp4 --web :8000
 
+streamseg run rtsp://USER:PASSWORD@camera/stream -o out.mkv --duration 60
+
+streamseg run 0 --camera-size 720x1280 --camera-fps 30 --max-latency 100 -o out.mp4
+
 streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
+
+streamseg run street.mp4 --show -o rtsp://localhost:8554/segmented
 
 streamseg run in.mp4 --model unet/resnet34 --weights mine.pth --card mine.yaml -o out.mp4
 """
@@ -28,7 +34,10 @@ Opt = typer.Option
 def run(
     source: Annotated[
         str | None,
-        typer.Argument(help="A video file, an image, or a folder or glob of images."),
+        typer.Argument(
+            help="A video file, an image, a folder or glob of images, a camera (0, /dev/video0), "
+            "or a URL: rtsp, rtmp, http (HLS, MJPEG, files), udp, srt."
+        ),
     ] = None,
     output: Annotated[
         list[str] | None,
@@ -36,7 +45,8 @@ def run(
             "--output",
             "-o",
             help="Video (.mp4 .mkv .mov .webm .ts), image, %06d.png pattern "
-            "or folder/ for the coloured result. Repeatable.",
+            "or folder/ for the coloured result; HLS playlist (.m3u8); or a receiver's address "
+            "(rtsp, rtmp, srt or udp://HOST:PORT). Repeatable.",
         ),
     ] = None,
     mask: Annotated[
@@ -92,6 +102,14 @@ def run(
     ] = None,
     legend: Annotated[bool | None, Opt("--legend", help="Name the colours in the picture.")] = None,
     contours: Annotated[bool | None, Opt("--contours", help="Draw the classes' borders.")] = None,
+    smooth: Annotated[
+        bool | None,
+        Opt("--smooth", help="Hold labels still where the picture does, against flicker."),
+    ] = None,
+    show: Annotated[
+        bool | None,
+        Opt("--show", help="Show it in a window: q quits, h names the other keys."),
+    ] = None,
     encoder: Annotated[
         str | None,
         Opt(help="auto (hardware if there is any), libx264, h264_nvenc, ... Default: auto."),
@@ -100,10 +118,40 @@ def run(
         int | None, Opt(help="Constant quality: 0 the best, 51 the worst. Default: 23.")
     ] = None,
     start: Annotated[float | None, Opt(help="Begin at this second of a video.")] = None,
-    duration: Annotated[float | None, Opt(help="Read this many seconds of a video.")] = None,
+    duration: Annotated[
+        float | None, Opt(help="Read this many seconds of a video or stream.")
+    ] = None,
     max_frames: Annotated[int | None, Opt(help="Stop after this many frames.")] = None,
     fps: Annotated[
         float | None, Opt(help="Frames a second of a folder of images. Default: 25.")
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        Opt(help="Live: drop what is older than this many milliseconds, and count it as late."),
+    ] = None,
+    reconnect: Annotated[
+        str | None,
+        Opt(
+            help="Live: never, a number of attempts, or forever, also at the start. Default: auto, "
+            "forever, but a source that is down at the start is an error."
+        ),
+    ] = None,
+    open_timeout: Annotated[
+        float | None, Opt(help="Live: seconds until the first picture must be there. Default: 10.")
+    ] = None,
+    stall_timeout: Annotated[
+        float | None,
+        Opt(help="Live: seconds without data after which to reconnect. Default: 5 (HLS: 20)."),
+    ] = None,
+    rtsp_transport: Annotated[
+        str | None, Opt(help="tcp, udp, or auto: TCP, and UDP if that is refused. Default: auto.")
+    ] = None,
+    camera_size: Annotated[
+        str | None,
+        Opt(help="Height x width of a camera's picture: 720x1280. Default: the largest in time."),
+    ] = None,
+    camera_fps: Annotated[
+        float | None, Opt(help="Frames a second of a camera. Default: 30, or as near as it gets.")
     ] = None,
     web: Annotated[
         str | None,
@@ -132,7 +180,7 @@ def run(
     quiet: Annotated[bool | None, Opt("--quiet", "-q", help="Print errors only.")] = None,
     debug: Annotated[bool, Opt("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Segment a video, an image or a folder of images."""
+    """Segment a video, a live stream, a camera, an image or a folder of images."""
     given = dict(locals())
     for name in ("config", "debug"):
         given.pop(name)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from engines.card import Card
 from pipeline.errors import SinkError
 from pipeline.sinks.destination import Output, disk_errors
 from pipeline.sinks.encoder import CONTAINERS, DEFAULT_QUALITY
+from pipeline.sinks.hls import HLS_SUFFIX, HlsSink
 from pipeline.sinks.images import PICTURE_SUFFIXES, ImageSink, encode_picture, mask_encoder
 from pipeline.sinks.masks import MASK_VIDEO_SUFFIX, MaskVideoSink
+from pipeline.sinks.protocols import is_stream
 from pipeline.sinks.statistics import StatisticsSink
+from pipeline.sinks.stream import StreamSink
 from pipeline.sinks.video import VideoSink
 from pipeline.sources import AnySource
 
 __all__ = [
+    "HlsSink",
     "ImageSink",
     "MaskVideoSink",
     "Output",
     "StatisticsSink",
+    "StreamSink",
     "VideoSink",
+    "is_stream",
     "open_mask",
     "open_output",
 ]
@@ -33,11 +40,24 @@ def open_output(
     encoder: str = "auto",
     quality: int = DEFAULT_QUALITY,
     force: bool = False,
-) -> VideoSink | ImageSink:
-    """A sink for the coloured pictures: a video by its suffix, an image, a %06d pattern, or a
-    folder. Raises SinkError when it cannot be made there.
+    say: Callable[[str], None] = lambda line: None,
+) -> VideoSink | ImageSink | StreamSink | HlsSink:
+    """A sink for the coloured pictures: a video by its suffix, an image, a %06d pattern, a folder,
+    an HLS playlist, or the address of a receiver, about whose absence `say` is told. Raises
+    SinkError when it cannot be made there.
     """
+    if is_stream(str(path)):
+        stream = StreamSink(str(path), source.info, encoder=encoder, quality=quality, say=say)
+        if source.info.audio:
+            stream.notes.append(f"{stream.output.where} is sent without the source's audio")
+        return stream
     target = Path(path)
+    if target.suffix.lower() == HLS_SUFFIX:
+        hls = HlsSink(
+            target, source.info, live=source.live, encoder=encoder, quality=quality, force=force
+        )
+        hls.audio = source.tap_audio()
+        return hls
     if target.suffix.lower() in CONTAINERS:
         sink = VideoSink(target, source.info, encoder=encoder, quality=quality, force=force)
         sink.audio = source.tap_audio()  # only now: nobody would empty a refused sink's tap
@@ -49,7 +69,7 @@ def open_output(
         )
     raise SinkError(
         f"{path}: {target.suffix} is not written; allowed: {', '.join(CONTAINERS)}, "
-        f"{', '.join(PICTURE_SUFFIXES)}, a %06d pattern of those, or a folder"
+        f"{HLS_SUFFIX}, {', '.join(PICTURE_SUFFIXES)}, a %06d pattern of those, or a folder"
     )
 
 

@@ -26,10 +26,17 @@ class Output:
     codec: str
     frames: int = 0
     complete: bool = False
+    url: str = ""
+    """Where a stream goes, without its credentials; empty for what is on a disk."""
+
+    @property
+    def where(self) -> str:
+        """The place as people know it."""
+        return self.url or str(self.path)
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "path": str(self.path),
+            "path": self.where,
             "frames": self.frames,
             "codec": self.codec,
             "complete": self.complete,

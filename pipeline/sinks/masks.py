@@ -8,9 +8,10 @@ from typing import Any
 import av
 
 from pipeline.channel import Policy
+from pipeline.fit import fit
 from pipeline.runner import Frames
 from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
-from pipeline.sinks.video import fit, open_container
+from pipeline.sinks.video import open_container
 from pipeline.sources.info import SourceInfo
 
 MASK_VIDEO_SUFFIX = ".mkv"  # FFV1 in Matroska: what archives use (RFC 9043, RFC 9559)

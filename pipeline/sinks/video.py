@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -15,15 +16,18 @@ import cv2
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from pipeline.channel import Policy
+from pipeline.fit import fit
 from pipeline.frame import Frame, Image
+from pipeline.planes import FORMAT, Matrix, Planes
 from pipeline.runner import Frames
 from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
 from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, choose_encoder
 from pipeline.sources.color import matrix_of
-from pipeline.sources.info import AudioTap, Matrix, SourceInfo
+from pipeline.sources.info import AudioTap, SourceInfo
 from pipeline.threads import plan_threads
 
 # What FFmpeg's muxer knows a type for (libavformat/mpegtsenc.c); its list has the defaults alone.
@@ -67,14 +71,15 @@ class VideoSink:
         """Writes each frame and passes it on."""
         with whole_file(self.output, playable_frames) as path:
             with open_container(path) as container:
-                writer: _Writer | None = None
+                writer: Writer | None = None
                 try:
                     for frame in frames:
-                        assert frame.picture is not None
+                        picture = frame.held_picture
+                        assert picture is not None
                         if writer is None:
-                            writer = _Writer(container, self._encoder, self._info, self.audio)
-                            self.notes += writer.start(frame.picture)
-                        writer.write(frame, frame.picture)
+                            writer = Writer(container, self._encoder, self._info, self.audio)
+                            self.notes += writer.start(*picture.shape[:2])
+                        writer.write(frame)
                         self.output.frames += 1
                         yield frame
                 except BaseException:
@@ -124,8 +129,8 @@ def _muxer_options(suffix: str) -> dict[str, str]:
     return {}
 
 
-class _Writer:
-    """One open container's streams."""
+class Writer:
+    """One open container's streams: pictures in, encoded and muxed."""
 
     def __init__(
         self, container: Any, encoder: Encoder, info: SourceInfo, audio: AudioTap | None
@@ -137,14 +142,15 @@ class _Writer:
         self._reformatter = VideoReformatter()
         self._audio_streams: list[Any] = []
         self._end_s = 0.0
+        self._key_due_s = -math.inf
 
-    def start(self, first: Image) -> list[str]:
-        """Makes the streams; returns notes for the user."""
+    def start(self, height: int, width: int) -> list[str]:
+        """Makes the streams, for pictures of this size; returns notes for the user."""
         info, notes = self._info, []
         vp9 = self._encoder.name == "libvpx-vp9"
         # Only H.264 carries a pixel aspect itself; PyAV cannot write WebM's own.
         self._widen = info.pixel_aspect if vp9 else Fraction(1)
-        h, w = self._square(first).shape[:2]
+        h, w = height, self._stored_width(width)
         if self._widen != 1:
             notes.append(f"WebM is written with square pixels: the video is {w}x{h}")
         even = (h + h % 2, w + w % 2)
@@ -164,6 +170,10 @@ class _Writer:
         # B-frames would put decode times before the presentation times, and a container's lengths
         # follow those: a video of variable rate would end early in MP4, without its last frames.
         context.max_b_frames = 0
+        if self._encoder.keyframe_s is not None:
+            # `write` asks for them by time, which is exact at any rate; this is for encoders that
+            # do not listen.
+            context.gop_size = max(1, round(float(info.rate or 25) * self._encoder.keyframe_s))
         context.flags |= Flags.frame_duration  # else the last frame's duration is made up
         context.sample_aspect_ratio = info.pixel_aspect / self._widen
         self._matrix = info.matrix or matrix_of(2, w, h)
@@ -199,13 +209,30 @@ class _Writer:
         if self._widen == 1:
             return picture
         h, w = picture.shape[:2]
-        return np.asarray(cv2.resize(picture, (max(1, round(w * self._widen)), h)), np.uint8)
+        return np.asarray(cv2.resize(picture, (self._stored_width(w), h)), np.uint8)
 
-    def write(self, frame: Frame, picture: Image) -> None:
-        picture = fit(self._square(picture), *self._size)
+    def _stored_width(self, width: int) -> int:
+        return max(1, round(width * self._widen))
+
+    def _to_video(self, frame: Frame) -> av.VideoFrame:
+        """The picture as the encoder takes it. Planes of the right size go as they are; a copy
+        does, because encoding a frame changes its times and another sink may have it, too.
+        """
+        held = frame.held_picture
+        if (
+            isinstance(held, Planes)
+            and (held.shape, held.matrix) == (self._size, self._matrix)
+            and self._widen == 1
+            and self._encoder.pixel_format == FORMAT
+        ):
+            video = held.copy().video
+            video.colorspace, video.color_range = self._tag, ColorRange.MPEG
+            return video
+        assert frame.picture is not None
+        picture = fit(self._square(frame.picture), *self._size)
         video = av.VideoFrame.from_numpy_buffer(picture, "rgb24")
         video.colorspace = self._tag  # PyAV before version 18 takes BT.2020 from here alone
-        video = self._reformatter.reformat(
+        return self._reformatter.reformat(
             video,
             format=self._encoder.pixel_format,
             src_colorspace=self._matrix,
@@ -215,9 +242,16 @@ class _Writer:
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
+
+    def write(self, frame: Frame) -> None:
+        video = self._to_video(frame)
         video.pts, video.time_base = frame.pts, frame.time_base
         if frame.duration:
             video.duration = frame.duration
+        every_s = self._encoder.keyframe_s
+        if every_s is not None and frame.time_s >= self._key_due_s:
+            video.pict_type = PictureType.I
+            self._key_due_s = frame.time_s + every_s
         self._end_s = float((frame.pts + frame.duration) * frame.time_base)
         for packet in self._stream.encode(video):
             self._container.mux_one(packet)
@@ -283,26 +317,3 @@ def copy_packet(packet: Any) -> Any:
     for side in packet.iter_sidedata():
         copy.set_sidedata(side)
     return copy
-
-
-def fit(picture: Image, height: int, width: int, nearest: bool = False) -> Image:
-    """A contiguous picture or mask of exactly (height, width): padded by its edge if it lacks a
-    pixel, else scaled into it with its own aspect, centred, on black.
-    """
-    h, w = picture.shape[:2]
-    if (h, w) == (height, width):
-        return np.ascontiguousarray(picture)
-    if 0 <= height - h <= 1 and 0 <= width - w <= 1:
-        border = cv2.BORDER_REPLICATE
-        return np.asarray(
-            cv2.copyMakeBorder(picture, 0, height - h, 0, width - w, border), np.uint8
-        )
-    scale = min(height / h, width / w)
-    inner_h, inner_w = max(1, round(h * scale)), max(1, round(w * scale))
-    out = np.zeros((height, width, *picture.shape[2:]), np.uint8)
-    top, left = (height - inner_h) // 2, (width - inner_w) // 2
-    shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    out[top : top + inner_h, left : left + inner_w] = cv2.resize(
-        picture, (inner_w, inner_h), interpolation=cv2.INTER_NEAREST if nearest else shrinks
-    )
-    return out

@@ -1,4 +1,4 @@
-"""Decoded video frames -> upright RGB pictures, with the colours that the file means."""
+"""Decoded video frames -> upright pictures, with the colours that the file means."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from pipeline.frame import Image
-from pipeline.sources.info import Matrix
-
-# libswscale/swscale.h; PyAV before version 18 has no name for the second.
-_SWS_BILINEAR = 0x2
-_SWS_FULL_CHR_H_INT = 0x2000
+from pipeline.planes import FORMAT, Matrix, Planes, to_rgb
 
 # ITU-T H.273 matrix coefficients (AVColorSpace has the same numbers) -> what they mean here.
 _MATRICES = {
@@ -26,6 +22,10 @@ _MATRICES = {
     9: Matrix.BT2020,
     10: Matrix.BT2020,
 }
+
+
+# The display matrix of a picture that is to be shown as it is.
+_UPRIGHT = (1, 0, 0, 1)
 
 
 def matrix_of(colorspace: int, width: int, height: int) -> Matrix:
@@ -44,48 +44,36 @@ def range_of(color_range: int, pixel_format: str) -> ColorRange:
     return ColorRange.JPEG if full else ColorRange.MPEG
 
 
-class RgbConverter:
-    """av.VideoFrame -> uint8 (H, W, 3) RGB, upright. Keeps its tables; for one thread."""
+class Converter:
+    """av.VideoFrame -> `Planes` where it is upright YUV 4:2:0 of 8 bits, limited range and even
+    sides, as nearly every video's, and uint8 (H, W, 3) RGB, upright, elsewhere. For one thread.
+    """
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
         self._rotation: int | None = None
-        self._matrix: tuple[int, int, int, int] | None = None
+        self._turn: tuple[int, int, int, int] | None = None
 
-    def __call__(self, frame: av.VideoFrame) -> Image:
+    def __call__(self, frame: av.VideoFrame) -> Image | Planes:
         name = frame.format.name
-        limited_gray = name.startswith("gray") and int(frame.color_range) == ColorRange.MPEG
-        rgb = self._reformatter.reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=matrix_of(frame.colorspace, frame.width, frame.height),
-            dst_colorspace=matrix_of(frame.colorspace, frame.width, frame.height),
-            src_color_range=range_of(frame.color_range, name),
-            dst_color_range=ColorRange.JPEG,
-            # 8-bit 4:2:0 and 4:2:2, nearly every video, take swscale's fast path all the same:
-            # within 3 levels of the exact matrix at a tenth of the time. The rest is exact to 1.
-            interpolation=_SWS_BILINEAR | _SWS_FULL_CHR_H_INT,
-            threads=1,
-        )
-        image = plane_view(rgb)
-        if limited_gray:
-            image = np.asarray(cv2.LUT(image, _EXPAND), np.uint8)
         # Asking a frame for its side data ties it to itself, so that its buffers outlive it until
         # the garbage collector comes: a gigabyte a minute. Its rotation can be had without.
         if frame.rotation != self._rotation:
-            self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
-        return upright(image, self._matrix)
+            self._rotation, self._turn = frame.rotation, _display_matrix(frame)
+        matrix = matrix_of(frame.colorspace, frame.width, frame.height)
+        color_range = range_of(frame.color_range, name)
+        even = not (frame.width % 2 or frame.height % 2)
+        limited = color_range == ColorRange.MPEG
+        if name == FORMAT and limited and even and self._turn in (None, _UPRIGHT):
+            return Planes(frame, matrix)
+        image = to_rgb(self._reformatter, frame, matrix, color_range)
+        if name.startswith("gray") and int(frame.color_range) == ColorRange.MPEG:
+            image = np.asarray(cv2.LUT(image, _EXPAND), np.uint8)
+        return upright(image, self._turn)
 
 
 # 16..235 -> 0..255 (ITU-R BT.601): swscale takes every gray format for full range.
 _EXPAND = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
-
-
-def plane_view(frame: av.VideoFrame) -> Image:
-    """The pixels of an rgb24 frame, uint8 (H, W, 3), without a copy; rows may be padded."""
-    plane: Any = frame.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
@@ -104,7 +92,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
 
 def upright(image: Image, matrix: tuple[int, int, int, int] | None) -> Image:
     """Applies a display matrix of quarter turns and mirrors; others leave the picture as it is."""
-    if matrix is None or matrix == (1, 0, 0, 1):
+    if matrix is None or matrix == _UPRIGHT:
         return image
     a, b, c, d = matrix
     if abs(a) == 1 and abs(d) == 1 and not (b or c):

@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
-from pipeline.sources.color import RgbConverter, matrix_of
+from pipeline.sources.color import Converter, matrix_of
 from pipeline.sources.container import (
     Clock,
     listed_frames,
@@ -94,7 +94,7 @@ class FileSource:
         """All frames, once; closes the file at the end."""
         if self._started:
             raise SourceError(f"{self.name} has been read; open it again")
-        to_rgb = RgbConverter()
+        convert = Converter()
         base, shift = self.info.time_base, self._begin or 0
         first: int | None = None
         last = end = broken = 0
@@ -104,7 +104,7 @@ class FileSource:
                     index=self._count,
                     pts=pts - shift,
                     time_base=base,
-                    image=to_rgb(picture),
+                    image=convert(picture),
                     captured_at=time.perf_counter(),
                     duration=int(picture.duration or 0),
                 )
@@ -190,13 +190,13 @@ class FileSource:
 
     def _describe(self, first: av.VideoFrame) -> SourceInfo:
         stream = self._stream
-        image = RgbConverter()(first)
+        height, width = Converter()(first).shape[:2]
         aspect = Fraction(stream.sample_aspect_ratio or 1)
-        turned = image.shape[:2] != (first.height, first.width)
+        turned = (height, width) != (first.height, first.width)
         rate = stream.average_rate or stream.guessed_rate
         return SourceInfo(
-            width=image.shape[1],
-            height=image.shape[0],
+            width=width,
+            height=height,
             time_base=Fraction(stream.time_base or 1),
             rate=Fraction(rate) if rate else None,
             frames=self._expected(Fraction(rate) if rate else None),
@@ -205,6 +205,7 @@ class FileSource:
             matrix=matrix_of(first.colorspace, first.width, first.height),
             color_primaries=int(first.color_primaries),
             color_trc=int(first.color_trc),
+            audio=bool(self._audio),
         )
 
     def _expected(self, rate: Fraction | None) -> int | None:

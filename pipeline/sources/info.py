@@ -5,23 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from dataclasses import dataclass
-from enum import IntEnum
 from fractions import Fraction
 from typing import Any
 
 import av
 
-
-class Matrix(IntEnum):
-    """YUV matrices by the numbers that swscale has for them (SWS_CS_*); not PyAV's names, which
-    lack BT.2020 before version 18.
-    """
-
-    BT709 = 1
-    FCC = 4
-    BT601 = 5
-    SMPTE240M = 7
-    BT2020 = 9
+from pipeline.planes import Matrix
 
 
 @dataclass(frozen=True)
@@ -45,6 +34,8 @@ class SourceInfo:
     color_primaries: int = 2
     """ITU-T H.273 number; 2 is unspecified. Passed through, like the next."""
     color_trc: int = 2
+    audio: bool = False
+    """Whether there is sound beside the pictures."""
 
 
 class AudioTap:

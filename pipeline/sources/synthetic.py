@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.frame import Frame, Image
 from pipeline.sources.info import AudioTap, SourceInfo
@@ -87,9 +89,15 @@ class SyntheticSource:
 def draw_number(image: Image, number: int) -> None:
     """Writes 16 bits into the top eighth, in place, as black and white blocks that codecs keep."""
     h, w = image.shape[:2]
-    for bit in range(_BITS):
-        value = 255 if number >> bit & 1 else 0
-        image[: h // 8, bit * w // _BITS : (bit + 1) * w // _BITS] = value
+    row = (number >> _bit_of_column(w) & 1).astype(np.uint8) * np.uint8(255)
+    image[: h // 8] = row[:, None]
+
+
+@cache
+def _bit_of_column(width: int) -> NDArray[np.int64]:
+    """Which of the bits each column of a picture shows."""
+    ends = [(bit + 1) * width // _BITS for bit in range(_BITS)]
+    return np.searchsorted(ends, np.arange(width), side="right")
 
 
 def read_number(image: Image) -> int:

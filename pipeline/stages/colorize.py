@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import cv2
 import numpy as np
 
 from engines.card import Card
-from pipeline.frame import Image
+from pipeline.frame import Frame, Image
+from pipeline.planes import Planes
 from pipeline.runner import Frames, Stage
-from pipeline.stages.draw import contours, draw_legend, line_width
-from pipeline.stages.geometry import LabelScaler, present
+from pipeline.stages.draw import (
+    contours,
+    copy_masked,
+    draw_legend,
+    legend_extent,
+    line_width,
+)
+from pipeline.stages.geometry import LabelScaler, present, window
 from pipeline.stages.look import Controls, Look
+from pipeline.stages.plane_brush import PlaneBrush
+from pipeline.stages.smooth import Smoother
 from pipeline.stats import engine_wait
 
 # A class that leaves the picture stays in the legend for this many frames, so that a flickering
@@ -18,31 +29,46 @@ from pipeline.stats import engine_wait
 _LEGEND_FRAMES = 25
 
 
-def colorize(card: Card, look: Look | Controls | None = None) -> Stage:
+def colorize(card: Card, look: Look | Controls | None = None, *, smooth: bool = False) -> Stage:
     """Waits for the engine's answer, then fills in `labels` and `picture`, both at frame size.
 
-    With `Controls` each frame wears the look that is set when it is painted.
+    With `Controls` each frame wears the look that is set when it is painted. With `smooth` labels
+    hold still where the picture does; `infer` must leave it the network's input for that.
     """
     controls = look if isinstance(look, Controls) else Controls(look)
 
     def run(frames: Frames) -> Frames:
         scale = LabelScaler()
+        smoother = Smoother() if smooth else None
         painter = Painter(card, controls.look)
         for frame in frames:
             assert frame.pending is not None
             with engine_wait():
                 small = frame.pending.result()[0]
             frame.pending = None
-            height, width = frame.image.shape[:2]
+            height, width = frame.held_image.shape[:2]
+            if smoother is not None:
+                small = _smooth(smoother, frame, small, card)
             frame.labels = scale(small, height, width, card.input)
             if painter.look is not controls.look:
                 painter.wear(controls.look)
-            frame.picture = painter.paint(frame.image, frame.labels, still=bool(frame.name))
+            frame.picture = painter.paint(frame.held_image, frame.labels, still=bool(frame.name))
             yield frame
 
     return Stage(
         "colorize", run, "painting is the limit: turn off --contours and --legend, or shrink frames"
     )
+
+
+def _smooth(smoother: Smoother, frame: Frame, labels: Image, card: Card) -> Image:
+    assert frame.tensor is not None
+    where = window(frame.held_image.shape[0], frame.held_image.shape[1], card.input)
+    steady = smoother(labels, frame.tensor[0], where, frame.time_s)
+    frame.tensor = None
+    part = np.s_[where.top : where.top + where.height, where.left : where.left + where.width]
+    # Copies: the next frame overwrites the one, and an engine may overwrite the other.
+    frame.smoothed = labels[part].copy(), steady[part].copy()
+    return steady
 
 
 class Painter:
@@ -57,6 +83,7 @@ class Painter:
         self._seen: dict[int, int] = {}
         self._scratch = np.empty(0, np.uint8)
         self._mask = np.empty((0, 0), np.uint8)
+        self._brush: PlaneBrush | None = None
         self.wear(look)
 
     def wear(self, look: Look) -> None:
@@ -68,11 +95,19 @@ class Painter:
         self.look = look
         self._painted[:] = 0
         self._painted[list(painted)] = 255
-        self._everything = len(set(painted)) == count
+        off = sorted(set(range(count)) - set(painted))
+        self._everything = not off
+        self._all_but_0 = off == [0]
         self._seen = {i: left for i, left in self._seen.items() if self._painted[i]}
 
-    def paint(self, image: Image, labels: Image, still: bool = False) -> Image:
-        """uint8 (H, W, 3) RGB and uint8 (H, W) ids -> uint8 (H, W, 3) RGB.
+    @overload
+    def paint(self, image: Image, labels: Image, still: bool = False) -> Image: ...
+    @overload
+    def paint(
+        self, image: Image | Planes, labels: Image, still: bool = False
+    ) -> Image | Planes: ...
+    def paint(self, image: Image | Planes, labels: Image, still: bool = False) -> Image | Planes:
+        """uint8 (H, W, 3) RGB or planes, and uint8 (H, W) ids -> the painted picture, alike.
 
         Where nothing is painted the result is `image` itself, not a copy. Elsewhere a pixel is
         round((1 - overlay) * image + overlay * colour). A `still` has a legend of its own classes;
@@ -82,7 +117,10 @@ class Painter:
         box = (0, 0, labels.shape[1], labels.shape[0]) if mask is None else cv2.boundingRect(mask)
         picture = image
         if box[2] and (self.look.overlay or self.look.contours):
-            picture = self._blend(image, labels, mask, box)
+            if isinstance(image, Planes):
+                picture = self._blend_planes(image, labels, mask, box)
+            else:
+                picture = self._blend(image, labels, mask, box)
         if self.look.legend:
             picture = picture.copy() if picture is image else picture
             self._draw_legend(picture, labels, still)
@@ -101,23 +139,37 @@ class Painter:
         if self.look.overlay:
             share = self.look.overlay
             cv2.addWeighted(image[part], 1 - share, colors, share, 0, blended)
-            _copy(blended, inside, picture[part])
+            copy_masked(blended, inside, picture[part])
         if self.look.contours:
-            # An object's border lies at the edge of its box: the lines need its surroundings.
-            reach = line_width(image.shape[0])
-            top, left = max(0, y - reach), max(0, x - reach)
-            around = labels[top : y + h + reach, left : x + w + reach]
-            lines = contours(around, image.shape[0])[y - top :, x - left :][:h, :w]
-            if inside is not None:
-                cv2.bitwise_and(lines, inside, lines)
-            _copy(colors, lines, picture[part])
+            copy_masked(colors, _lines(labels, mask, box), picture[part])
         return np.asarray(picture)
+
+    def _blend_planes(
+        self, image: Planes, labels: Image, mask: Image | None, box: tuple[int, ...]
+    ) -> Planes:
+        """The same for planes."""
+        brush, picture = self._brush_for(image), image.copy()
+        lines = None
+        if self.look.contours:
+            x, y, w, h = box
+            lines = np.zeros(labels.shape, np.uint8)
+            lines[y : y + h, x : x + w] = _lines(labels, mask, box)
+        brush.lay(picture, labels, mask, lines, box, self.look.overlay)
+        return picture
+
+    def _brush_for(self, picture: Planes) -> PlaneBrush:
+        if self._brush is None or self._brush.matrix != picture.matrix:
+            self._brush = PlaneBrush(self._colors, picture.matrix)
+        return self._brush
 
     def _mask_of(self, labels: Image) -> Image:
         """uint8 (H, W), 255 where a class is painted; to be overwritten by the next frame."""
         if self._mask.shape != labels.shape:
             self._mask = np.empty_like(labels)
-        cv2.LUT(labels, self._painted, self._mask)
+        if self._all_but_0:
+            cv2.threshold(labels, 0, 255, cv2.THRESH_BINARY, self._mask)  # a tenth of LUT's time
+        else:
+            cv2.LUT(labels, self._painted, self._mask)
         return self._mask
 
     def _buffers(self, h: int, w: int) -> tuple[Image, Image]:
@@ -128,7 +180,7 @@ class Painter:
         one, two = self._scratch[:size], self._scratch[size : 2 * size]
         return one.reshape(h, w, 3), two.reshape(h, w, 3)
 
-    def _draw_legend(self, picture: Image, labels: Image, still: bool) -> None:
+    def _draw_legend(self, picture: Image | Planes, labels: Image, still: bool) -> None:
         if still:
             self._seen.clear()
         # Every fourth pixel will do: what is smaller than that needs no name.
@@ -136,12 +188,26 @@ class Painter:
             if self._painted[class_id]:
                 self._seen[class_id] = _LEGEND_FRAMES
         shown = sorted(self._seen)
-        draw_legend(picture, [self._names[i] for i in shown], self._colors[shown])
+        names, colors = [self._names[i] for i in shown], self._colors[shown]
+        if isinstance(picture, Planes):
+            height = picture.shape[0]
+            bottom, right = legend_extent(names, height)
+            self._brush_for(picture).draw(
+                picture, bottom, right, lambda part: draw_legend(part, names, colors, height)
+            )
+        else:
+            draw_legend(picture, names, colors, picture.shape[0])
         self._seen = {i: left - 1 for i, left in self._seen.items() if left > 1}
 
 
-def _copy(source: Image, mask: Image | None, target: Image) -> None:
-    if mask is None:
-        np.copyto(target, source)
-    else:
-        cv2.copyTo(source, mask, target)
+def _lines(labels: Image, mask: Image | None, box: tuple[int, ...]) -> Image:
+    """Contours inside `box`, uint8 (height, width) of 0 or 255; of what is painted only."""
+    x, y, w, h = box
+    # An object's border lies at the edge of its box: the lines need its surroundings.
+    reach = line_width(labels.shape[0])
+    top, left = max(0, y - reach), max(0, x - reach)
+    around = labels[top : y + h + reach, left : x + w + reach]
+    lines = contours(around, labels.shape[0])[y - top :, x - left :][:h, :w]
+    if mask is not None:
+        cv2.bitwise_and(lines, mask[y : y + h, x : x + w], lines)
+    return lines

@@ -6,11 +6,12 @@ from engines.engine import Engine
 from pipeline.runner import Frames, Stage
 
 
-def infer(engine: Engine) -> Stage:
+def infer(engine: Engine, *, keep_input: bool = False) -> Stage:
     """Fills in `pending` from `tensor` and passes the frame on at once.
 
     Who asks for the result is the next stage; the channel between them, one frame in each of
-    their hands and the engine's own limit bound what is in flight to `engine.depth`.
+    their hands and the engine's own limit bound what is in flight to `engine.depth`. With
+    `keep_input` that stage gets `tensor`, too, and lets go of it.
     """
     begun = engine.busy_s
 
@@ -18,7 +19,8 @@ def infer(engine: Engine) -> Stage:
         for frame in frames:
             assert frame.tensor is not None
             frame.pending = engine.submit(frame.tensor)
-            frame.tensor = None  # the submission keeps it for as long as the engine reads it
+            if not keep_input:
+                frame.tensor = None  # the submission keeps it for as long as the engine reads it
             yield frame
 
     return Stage(

@@ -14,7 +14,7 @@ def preprocess(card: Card) -> Stage:
 
     def run(frames: Frames) -> Frames:
         for frame in frames:
-            frame.tensor = to_network(frame.image, card.input)
+            frame.tensor = to_network(frame.held_image, card.input)
             yield frame
 
     return Stage("preprocess", run, "resizing is the limit: the source's pictures are very large")

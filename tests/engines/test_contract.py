@@ -16,6 +16,7 @@ import pytest
 from engines.engine import Engine
 from engines.errors import EngineError, InferenceError, ModelError, PictureError
 from engines.fake_engine import FakeEngine, fake_card
+from engines.shared import SharedEngine
 from tests import networks
 
 pytestmark = pytest.mark.timeout(60)
@@ -23,12 +24,14 @@ pytestmark = pytest.mark.timeout(60)
 CARD = networks.make_card(classes=networks.LEVELS)
 # TensorRT runs on the host here (tests/engines/tensorrt/standin.py), in FP32, because FP16 rounds
 # at the borders between two levels; `make test-gpu` runs this contract on a card.
-NAMES = ("fake", "openvino", "onnxruntime", "tensorrt")
+NAMES = ("fake", "openvino", "onnxruntime", "tensorrt", "shared")
 
 
 def open_engine(name: str, model: Any = None, card: Any = CARD, batch: int = 1) -> Engine:
     if name == "fake":
         return FakeEngine(card, batch=batch)
+    if name == "shared":
+        return open_shared(card, batch)
     return open_graph(name, networks.wrapped(model or networks.red_levels(), card), card, batch)
 
 
@@ -44,6 +47,22 @@ def open_graph(name: str, graph: bytes, card: Any, batch: int = 1) -> Engine:
     from engines.onnxruntime_engine import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(graph, card, batch=batch)
+
+
+def open_shared(card: Any, batch: int) -> Engine:
+    """One view of two, on a fake engine; closing it ends the sharing and the engine."""
+    engine = FakeEngine(card, batch=batch)
+    shared = SharedEngine(engine, 2)
+    view = shared.__enter__().views[0]
+    leave = view.close
+
+    def close() -> None:
+        view.close = leave  # the sharing's end closes its views
+        shared.__exit__(None, None, None)
+        engine.close()
+
+    view.close = close
+    return view
 
 
 def open_plan(graph: bytes, card: Any, batch: int) -> Engine:
@@ -68,7 +87,7 @@ class Kind:
         return open_engine(self.name, batch=batch)
 
     def answer(self, pictures: np.ndarray) -> np.ndarray:
-        if self.name == "fake":
+        if self.name in ("fake", "shared"):
             return pictures[..., 0] // 8 % len(CARD.classes)
         return networks.red_level(pictures)
 
@@ -276,7 +295,7 @@ def test_busy_seconds_grow_with_the_work_and_not_faster_than_the_clock(kind):
 
 def test_the_engine_says_what_it_is(kind):
     with kind.open() as engine:
-        assert engine.info.name == kind.name
+        assert engine.info.name == {"shared": "fake"}.get(kind.name, kind.name)
         assert engine.info.precision == "fp32"
         assert engine.info.version
         assert engine.info.device

@@ -354,3 +354,74 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.onnx", tmp_path):
         with pytest.raises(ModelError, match="no model file at"):
             read_onnx(path)
+
+
+MODES = {
+    "half_pixel": lambda n, m: (np.arange(m) + 0.5) * n / m - 0.5,
+    "align_corners": lambda n, m: np.arange(m) * (n - 1) / max(1, m - 1),
+    "asymmetric": lambda n, m: np.arange(m) * n / m,
+}
+
+
+def ending_in_resize(mode, size, kind="linear", by="sizes", quantized=False):
+    """A network that enlarges its own scores from a quarter of the input."""
+    model = three_layers(stride=4)
+    graph = model.graph
+    graph.node[-1].output[0] = "coarse"
+    height, width = size
+    ask = {"sizes": [1, 4, height, width], "scales": [1.0, 1.0, 4.0, 4.0]}[by]
+    values = np.array(ask, np.int64 if by == "sizes" else np.float32)
+    graph.initializer.append(numpy_helper.from_array(values, "asked"))
+    inputs = ["coarse", "", "", "asked"] if by == "sizes" else ["coarse", "", "asked"]
+    last = "large" if quantized else "scores"
+    resize = helper.make_node(
+        "Resize", inputs, [last], mode=kind, coordinate_transformation_mode=mode
+    )
+    graph.node.append(resize)
+    if quantized:
+        graph.initializer.append(numpy_helper.from_array(np.array(0.02, np.float32), "step"))
+        graph.initializer.append(numpy_helper.from_array(np.array(128, np.uint8), "zero"))
+        graph.node.append(helper.make_node("QuantizeLinear", ["large", "step", "zero"], ["q"]))
+        graph.node.append(helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["scores"]))
+    return model
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("kind", ["linear", "nearest", "cubic"])
+@pytest.mark.parametrize("size", [(16, 24), (400, 600), (1, 8)])
+def test_a_network_that_enlarges_its_scores_gives_the_labels_of_its_own_scores(mode, kind, size):
+    # Linear ones are enlarged in bands instead, of which the second size has several.
+    card = make_card(*size)
+    model = ending_in_resize(mode, size, kind)
+    pictures = networks.noise(1, card)
+    values = np.ascontiguousarray(network_values(pictures, card).astype(np.float32))
+    scores = on_runtime(model, values, "scores")
+    ordered = np.sort(scores, axis=1)
+    certain = ordered[:, -1] - ordered[:, -2] > 1e-5
+    labels = labels_of(model, card, pictures)
+    np.testing.assert_array_equal(labels[certain], scores.argmax(1)[certain])
+    assert certain.mean() > 0.9
+    products = [n.op_type for n in wrap(model, card).graph.node].count("MatMul")
+    bands = -(-4 * 4 * size[0] * size[1] // (3 * 2**19))
+    assert products == (1 + bands if kind == "linear" and mode != "asymmetric" else 0)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (18, 24)])
+def test_a_factor_that_is_not_that_of_the_sizes_is_left_to_the_network(size):
+    card = make_card(*size)
+    model = ending_in_resize("half_pixel", size, by="scales")
+    # 18 rows give 5 scores, and 20 enlarged: not the card's size, so they are resized once more.
+    names = [n.op_type for n in wrap(model, card).graph.node]
+    assert "MatMul" in names
+    labels = labels_of(model, card, networks.noise(1, card))
+    assert labels.shape == (1, *size)
+
+
+def test_a_quantized_networks_enlarged_scores_are_not_rounded_again():
+    card = make_card(64, 96)
+    model = ending_in_resize("half_pixel", (64, 96), quantized=True)
+    exact = ending_in_resize("half_pixel", (64, 96))
+    pictures = networks.noise(1, card)
+    np.testing.assert_array_equal(
+        labels_of(model, card, pictures), labels_of(exact, card, pictures)
+    )

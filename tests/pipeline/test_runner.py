@@ -548,13 +548,10 @@ def test_a_failed_run_keeps_no_pictures():
             alive.append(weakref.ref(frame))
             yield frame
 
-    class Watched(Frame):
-        __slots__ = ("__weakref__",)
-
     def source():
         for number in range(50):
             image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-            yield Watched(number, number, Fraction(1, 25), image)
+            yield Frame(number, number, Fraction(1, 25), image)
 
     gc.collect()
     gc.disable()

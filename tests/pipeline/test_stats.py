@@ -66,13 +66,15 @@ def test_memory_does_not_grow_with_the_frames():
 
 def test_no_frames_and_no_time_are_zero():
     assert Histogram().percentile_s(50) == 0
-    assert Histogram().as_dict() == {"p50": 0, "p90": 0, "p95": 0, "p99": 0, "max": 0}
+    assert Histogram().as_dict() == {
+        "p50": 0, "p90": 0, "p95": 0, "p99": 0, "p99.9": 0, "max": 0
+    }  # fmt: skip
     assert histogram([0.0, 0.0]).as_dict()["max"] == 0
 
 
 def test_the_reports_latency_is_in_milliseconds_and_never_above_the_largest():
     ours = histogram([0.1] * 98 + [0.2, 0.4]).as_dict()
-    assert list(ours) == ["p50", "p90", "p95", "p99", "max"]
+    assert list(ours) == ["p50", "p90", "p95", "p99", "p99.9", "max"]
     assert ours["p50"] == pytest.approx(100, rel=0.01)
     assert ours["p99"] == pytest.approx(200, rel=0.01)
     assert ours["max"] == 400

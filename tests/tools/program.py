@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,55 @@ class Done:
         captured, delivered, dropped, failed = (int(n) for n in found.groups())
         assert captured == delivered + dropped + failed, line
         return {"captured": captured, "delivered": delivered, "dropped": dropped, "failed": failed}
+
+
+class Process:
+    """The program on its way; what it says on stderr can be waited for."""
+
+    def __init__(self, words: Any, env: dict[str, str], folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [*PROGRAM, *map(str, words)],
+            env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self._said = b""
+        self.ending_s = 0.0
+
+    def wait_for(self, word: str, timeout: float = 60) -> None:
+        """Reads stderr until a line has `word` in it."""
+        pipe = self._process.stderr
+        deadline = time.monotonic() + timeout
+        while word.encode() not in self._said:
+            assert time.monotonic() < deadline, self._said.decode()
+            ready, _, _ = select.select([pipe], [], [], 0.1)
+            if ready:
+                data = pipe.read1(65536)
+                assert data, f"it ended without saying {word!r}: {self._said.decode()}"
+                self._said += data
+
+    def send(self, *signals: int, pause_s: float = 0.0) -> Done:
+        begun = time.monotonic()
+        for number in signals:
+            self._process.send_signal(number)
+            time.sleep(pause_s)
+        out, err = self._process.communicate(timeout=60)
+        self.ending_s = time.monotonic() - begun
+        return Done(self._process.returncode, out.decode(), (self._said + err).decode())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self.has_ended:
+            self._process.kill()
+        self._process.communicate()
 
 
 def environment(cache: Path, **more: str) -> dict[str, str]:

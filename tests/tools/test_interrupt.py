@@ -2,15 +2,13 @@
 
 import json
 import re
-import select
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.tools.program import PROGRAM, Done, count_frames, read_video
+from tests.tools.program import Process, count_frames, read_video
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 
@@ -19,51 +17,6 @@ INTERRUPTED = 130
 ENDS_WITHIN_S = 5.0
 # Until Python has read its own start-up files no program of Python's can take a signal.
 PYTHON_STARTS_S = 0.15
-
-
-class Process:
-    """The program on its way; what it says on stderr can be waited for."""
-
-    def __init__(self, words, env, folder):
-        self._process = subprocess.Popen(
-            [*PROGRAM, *map(str, words)],
-            env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        self._said = b""
-        self.ending_s = 0.0
-
-    def wait_for(self, word, timeout=60):
-        """Reads stderr until a line has `word` in it."""
-        pipe = self._process.stderr
-        deadline = time.monotonic() + timeout
-        while word.encode() not in self._said:
-            assert time.monotonic() < deadline, self._said.decode()
-            ready, _, _ = select.select([pipe], [], [], 0.1)
-            if ready:
-                data = pipe.read1(65536)
-                assert data, f"it ended without saying {word!r}: {self._said.decode()}"
-                self._said += data
-
-    def send(self, *signals, pause_s=0.0):
-        begun = time.monotonic()
-        for number in signals:
-            self._process.send_signal(number)
-            time.sleep(pause_s)
-        out, err = self._process.communicate(timeout=60)
-        self.ending_s = time.monotonic() - begun
-        return Done(self._process.returncode, out.decode(), (self._said + err).decode())
-
-    @property
-    def has_ended(self):
-        return self._process.poll() is not None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if not self.has_ended:
-            self._process.kill()
-        self._process.communicate()
 
 
 @pytest.fixture

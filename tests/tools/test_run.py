@@ -172,7 +172,7 @@ def test_report_has_the_keys_of_the_contract(report):
     assert report["schema"] == 1
     assert report["engine"].keys() >= {"name", "precision", "version", "device"}
     assert report["frames"].keys() >= {"captured", "delivered", "dropped", "failed"}
-    assert report["latency_ms"].keys() == {"p50", "p90", "p95", "p99", "max"}
+    assert report["latency_ms"].keys() == {"p50", "p90", "p95", "p99", "p99.9", "max"}
     assert report["bottleneck"].keys() == {"stage", "fps_limit", "advice"}
     for stage in report["stages"]:
         assert stage.keys() >= {"name", "frames", "busy_ms", "wait_in_ms", "wait_out_ms"}

@@ -191,6 +191,6 @@ def _pictures(engine: Engine) -> list[Any]:
     """Submissions, uint8 (batch, height, width, 3) RGB, of the synthetic source's pictures."""
     frames = list(SyntheticSource(360, 640, count=4).frames())
     return [
-        np.repeat(to_network(frame.image, engine.card.input), engine.batch, axis=0)
+        np.repeat(to_network(frame.held_image, engine.card.input), engine.batch, axis=0)
         for frame in frames
     ]

@@ -17,7 +17,7 @@ from engines.engine import Engine
 from engines.model import Model
 from pipeline.sinks.destination import check_file, disk_errors
 from pipeline.sinks.images import write_whole
-from pipeline.sources import open_source
+from pipeline.sources import open_recorded
 from tools.bench.html import to_html
 from tools.bench.machine import OthersMeter, examine_machine, load_average
 from tools.bench.measure import Stop, StoppedMeasuring, warm_up
@@ -43,7 +43,7 @@ def bench(ask: Ask, load: Callable[..., Engine] = load_engine) -> int:
         _check_files(ask)
         picture = ask.picture
         if ask.source is not None:
-            with closing(open_source(ask.source)) as source:
+            with closing(open_recorded(ask.source)) as source:
                 picture = (source.info.height, source.info.width)
         result = _empty(ask, picture)
         others = OthersMeter()

@@ -15,7 +15,7 @@ streamseg evaluate labelled/ --layout pairs --split val --model my.onnx --figure
 
 streamseg evaluate street.mp4 --labels labels/ --every 30 --model my.onnx
 
-streamseg evaluate street.mp4 --flicker --model my.onnx
+streamseg evaluate street.mp4 --flicker --smooth --model my.onnx
 """
 
 Opt = typer.Option
@@ -36,6 +36,9 @@ def evaluate(
     every: Annotated[int, Opt(min=1, help="With --labels: each how-manieth frame has one.")] = 1,
     flicker: Annotated[
         bool, Opt("--flicker", help="Of a video: how much labels change without motion.")
+    ] = False,
+    smooth: Annotated[
+        bool, Opt("--smooth", help="Of a video: with labels smoothed as `streamseg run` does.")
     ] = False,
     model: Annotated[
         str, Opt(help="A name from `streamseg models`, or an .onnx file. Default: voc.")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engines.engine import Engine, Pending
 from pipeline.flicker import Flicker
 from pipeline.frame import Image
-from pipeline.stages.geometry import LabelScaler, to_network
+from pipeline.stages.geometry import LabelScaler, to_network, window
+from pipeline.stages.smooth import Smoother
 from tools.evaluate.boundary import BoundaryScores
 from tools.evaluate.match import Match
 from tools.evaluate.metrics import Confusion, Scores, Void, scores
@@ -60,11 +61,13 @@ def measure(
     *,
     worst: int = 0,
     flicker: Flicker | None = None,
+    smooth: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Compares every picture at its own size; keeps the `worst` so many. `tick` may raise to stop.
 
-    `flicker` is shown every picture, whether it has a truth or not. The rate is that of the network
+    `flicker` is shown every picture, whether it has a truth or not. With `smooth` the pictures are
+    a video's frames, and labels are smoothed over time as in `run`. The rate is that of the network
     alone, at full load: pictures a second of the engine's time.
     """
     total = Confusion(len(truth.classes) or len(match.classes), len(engine.card.classes))
@@ -72,7 +75,7 @@ def measure(
     kept: list[Shown] = []
     pictures = seen = 0
     busy = engine.busy_s
-    for (name, image, true), labels in predict(engine, truth.read()):
+    for (name, image, true), labels in predict(engine, truth.read(), smooth):
         tick()
         seen += 1
         if flicker is not None:
@@ -104,22 +107,30 @@ def measure(
     )
 
 
-def predict(engine: Engine, pictures: Iterable[Labelled]) -> Iterator[tuple[Labelled, Image]]:
+def predict(
+    engine: Engine, pictures: Iterable[Labelled], smooth: bool = False
+) -> Iterator[tuple[Labelled, Image]]:
     """Each picture with the engine's labels, uint8 (H, W) at the picture's size, in order.
 
     By the sampling rules of `run`, and as many ahead as the engine takes.
     """
     scale = LabelScaler()
     want = engine.card.input
-    waiting: deque[tuple[Labelled, Pending]] = deque()
+    waiting: deque[tuple[Labelled, Image, Pending]] = deque()
+    smoother = Smoother() if smooth else None
 
     def finish() -> tuple[Labelled, Image]:
-        picture, pending = waiting.popleft()
+        picture, given, pending = waiting.popleft()
         height, width = picture[1].shape[:2]
-        return picture, scale(pending.result()[0], height, width, want)
+        small = pending.result()[0]
+        if smoother is not None:
+            # No times are known here, and no frame is missing.
+            small = smoother(small, given[0], window(height, width, want), 0.0)
+        return picture, scale(small, height, width, want)
 
     for picture in pictures:
-        waiting.append((picture, engine.submit(to_network(picture[1], want))))
+        given = to_network(picture[1], want)
+        waiting.append((picture, given, engine.submit(given)))
         if len(waiting) >= engine.depth:
             yield finish()
     while waiting:

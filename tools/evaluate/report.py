@@ -28,6 +28,7 @@ def make_report(
     measured: Measured,
     void: Void,
     flicker: Flicker | None = None,
+    smooth: bool = False,
 ) -> dict[str, Any]:
     """The figures as JSON's types; what has no value is null. docs/evaluate.md explains each."""
     card, found = engine.card, measured.scores
@@ -67,6 +68,7 @@ def make_report(
         "mean_dice": _number(mean(found.dice)),
         "boundary_f": _number(mean(measured.boundary_f)),
         "fps": round(measured.fps, 3),
+        "smooth": smooth,
         "flicker": _flicker(flicker) if flicker is not None else None,
         "classes": classes,
     }

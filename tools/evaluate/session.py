@@ -50,6 +50,7 @@ class Ask:
     labels: Path | None
     every: int
     flicker: bool
+    smooth: bool
     model: str
     card: Path | None
     weights: str | None
@@ -111,12 +112,19 @@ def evaluate(ask: Ask) -> int:
                     wanted = _WORST if ask.figures is not None else 0
                     flicker = Flicker() if ask.flicker else None
                     found = measure(
-                        engine, truth, match, ask.void, worst=wanted, flicker=flicker, tick=tick
+                        engine,
+                        truth,
+                        match,
+                        ask.void,
+                        worst=wanted,
+                        flicker=flicker,
+                        smooth=ask.smooth,
+                        tick=tick,
                     )
                 except _StoppedError:
                     say.note("stopped; nothing is written")
                     return 130
-            report = make_report(truth, engine, match, found, ask.void, flicker)
+            report = make_report(truth, engine, match, found, ask.void, flicker, ask.smooth)
     if not ask.quiet:
         print_table(report)
     if ask.json is not None:
@@ -134,10 +142,13 @@ def evaluate(ask: Ask) -> int:
 
 
 def _truth(ask: Ask, card: Card, note: Callable[[str], None]) -> Truth:
-    if ask.flicker and ask.layout is not None:
-        raise ToolError("--flicker is of a video's frames; a data set's pictures do not follow")
+    for name, given in (("--flicker", ask.flicker), ("--smooth", ask.smooth)):
+        if given and ask.layout is not None:
+            raise ToolError(f"{name} is of a video's frames; a data set's pictures do not follow")
     if ask.labels is not None:
-        return from_video(ask.data, ask.labels, ask.every, len(card.classes), whole=ask.flicker)
+        # The frames between those with labels are what smoothing is about.
+        whole = ask.flicker or ask.smooth
+        return from_video(ask.data, ask.labels, ask.every, len(card.classes), whole=whole)
     if ask.flicker:
         return without_labels(ask.data)
     if ask.layout is None:

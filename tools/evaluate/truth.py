@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.frame import Image
-from pipeline.sources import open_source
+from pipeline.sources import open_recorded, open_source
 from pipeline.sources.images import natural_order
 from tools.data.labelled import MASK_SUFFIXES, Dataset, id_table, read_mask, to_ids
 from tools.data.layouts import class_names
@@ -98,5 +98,5 @@ def without_labels(video: str) -> Truth:
 
 
 def _frames(video: str) -> int | None:
-    with closing(open_source(video)) as source:
+    with closing(open_recorded(video)) as source:
         return source.info.frames

@@ -21,12 +21,15 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> None:
     for chart, lines in zip(axes, _SHOWN, strict=True):
         for key, label in lines:
             known = [(row["epoch"], row[key]) for row in rows if key in row]
+            if not known:  # not yet validated
+                continue
             marker = "." if len(known) < 30 else ""  # a single point has no line
             chart.plot(*zip(*known, strict=True), label=label, marker=marker)
         chart.set_xlabel("epoch")
         chart.xaxis.get_major_locator().set_params(integer=True)
         chart.grid(alpha=0.3)
-        chart.legend()
+        if chart.lines:
+            chart.legend()
     axes[0].set_ylabel("loss")
     axes[1].set_ylim(0, 1)
     save_figure(made, path)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from pipeline.planes import Matrix
 from pipeline.sources import open_source
 from pipeline.sources.color import matrix_of
-from pipeline.sources.info import Matrix
 from tests.clips import LOSSLESS, needs_encoder, write_clip, yuv_frame
 
 # H.273's number -> Kr, Kb (table 4).

@@ -11,6 +11,7 @@ import pytest
 from pipeline.sources import FileSource, SyntheticSource, open_source
 from pipeline.sources.synthetic import read_number
 from tests.clips import HEIGHT, WIDTH, numbered, write_clip
+from tests.pipeline.sources.live.peers import Files, http_server
 
 COUNT = 6
 
@@ -39,9 +40,20 @@ def synthetic(folder, **cut):
     return SyntheticSource(HEIGHT, WIDTH, cut.get("max_frames", COUNT), fps=25)
 
 
-@pytest.fixture(params=[video, variable_video, images, pattern, synthetic])
+def recording(folder, **cut):
+    """Read by another process, from a web server whose answers break off."""
+    write_clip(folder / "clip.mp4", count=COUNT)
+    return open_source(f"{(folder / 'address').read_text()}/clip.mp4", **cut)
+
+
+@pytest.fixture(params=[video, variable_video, images, pattern, synthetic, recording])
 def opener(request, tmp_path):
-    return lambda **cut: request.param(tmp_path, **cut)
+    if request.param is not recording:
+        yield lambda **cut: request.param(tmp_path, **cut)
+        return
+    with http_server(tmp_path, Files) as url:
+        (tmp_path / "address").write_text(url)
+        yield lambda **cut: recording(tmp_path, **cut)
 
 
 def test_frames_come_in_order_numbered_without_a_gap(opener):

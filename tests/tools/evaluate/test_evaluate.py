@@ -191,9 +191,33 @@ def test_flicker_of_a_video(evaluate, tmp_path):
     assert both["pixel_accuracy"] == 1
 
 
+def test_smoothing_costs_nothing_where_labels_are_true(evaluate, tmp_path):
+    """A red square moves over the grey, and the network is wrong in a corner of every third frame:
+    what moves must be as right as before, what only flickers must be better.
+    """
+    pictures, labels = [], tmp_path / "labels"
+    for i in range(12):
+        picture = np.full((96, 128, 3), COLOURS[0], np.uint8)
+        truth = np.zeros((96, 128), np.uint8)
+        picture[32:64, 8 * i : 8 * i + 32], truth[32:64, 8 * i : 8 * i + 32] = COLOURS[1], 1
+        if i % 3 == 2:
+            picture[80:, 96:] = 0.48 * COLOURS[0] + 0.52 * COLOURS[1]
+        pictures.append(picture)
+        save(labels / f"{i:02d}.png", truth)
+    write_clip(tmp_path / "clip.mkv", pictures=pictures, codec="ffv1")
+    words = ("clip.mkv", "--labels", "labels", "--flicker")
+    _, raw = evaluate(*words)
+    _, smoothed = evaluate(*words, "--smooth")
+    assert (raw["smooth"], smoothed["smooth"]) == (False, True)
+    assert smoothed["flicker"]["score"] < raw["flicker"]["score"] / 4
+    assert smoothed["miou"] > raw["miou"]
+    assert smoothed["classes"]["red"]["iou"] > 0.95
+
+
 def test_mistakes_are_one_line(streamseg, data, colours, tmp_path):
     cases = (
         ([data, "--layout", "pairs", "--flicker"], "--flicker is of a video's frames"),
+        ([data, "--layout", "pairs", "--smooth"], "--smooth is of a video's frames"),
         (["none.mp4", "--flicker"], "none.mp4"),
         ([data], "how", "name a --layout"),
         ([data, "--layout", "pairs", "--split", "none"], "no folder at", "none"),

@@ -25,6 +25,12 @@ from tools.train.config import read_config  # noqa: E402
 from tools.train.session import train  # noqa: E402
 
 TRAIN = [*program.PROGRAM, "train"]
+LONG = {
+    "epochs": 12,
+    "precision": "bf16",
+    "export__license": "MIT",
+    "export__weights": "fp16",
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def start(environment, tmp_path, data):
 def trained(tmp_path_factory, environment, data):
     """A folder with a finished training of twelve epochs in out/, and how it ended."""
     folder = tmp_path_factory.mktemp("trained")
-    config = write_config(folder, data, epochs=12, export__license="MIT", export__weights="fp16")
+    config = write_config(folder, data, **LONG)
     command = [*TRAIN, config, "--out", "out"]
     return folder, program.call(command, env=environment, cwd=folder, timeout=300)
 
@@ -155,7 +161,7 @@ class TestWholeWay:
         assert done.code == 1
         assert "out holds a training already: --resume goes on" in done.err
         log = (folder / "out" / "log.csv").read_bytes()
-        changed = write_config(folder, data, epochs=12, optimizer__lr=0.5)
+        changed = write_config(folder, data, **LONG, optimizer__lr=0.5)
         done = program.call(
             [*TRAIN, changed, "--out", "out", "--resume"], env=environment, cwd=folder
         )
@@ -166,10 +172,9 @@ class TestWholeWay:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_killed_and_resumed_is_as_never_killed(start, environment, tmp_path, data):
+def test_killed_and_resumed_is_as_never_killed(trained, environment, tmp_path, data):
     """Also: the same seed gives the same numbers, and the same file byte by byte."""
-    config = write_config(tmp_path, data, epochs=3, precision="bf16")
-    assert start(config=config).code == 0
+    config = write_config(tmp_path, data, **LONG)
     command = [str(word) for word in (*TRAIN, config, "--out", "killed", "--quiet")]
     running = subprocess.Popen(command, env=environment, cwd=tmp_path)
     wait_for(tmp_path / "killed" / "checkpoint.pt")
@@ -180,9 +185,10 @@ def test_killed_and_resumed_is_as_never_killed(start, environment, tmp_path, dat
     done = program.call(again, env=environment, cwd=tmp_path, timeout=110)
     assert done.code == 0, done.err
     assert "resume after epoch" in done.err
-    assert read_log(tmp_path / "killed") == read_log(tmp_path / "out")
+    never = trained[0] / "out"
+    assert read_log(tmp_path / "killed") == read_log(never)
     for name in ("thin.onnx", "thin.yaml"):
-        one, two = (tmp_path / folder / name for folder in ("out", "killed"))
+        one, two = never / name, tmp_path / "killed" / name
         assert one.read_bytes() == two.read_bytes()
 
 
@@ -225,7 +231,7 @@ def test_two_processes_learn_what_one_does(start, environment, tmp_path, data):
     (clean / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")
     changes = {
         "network__architecture": "FPN",
-        "network__encoder": "tu-convnext_atto",
+        "network__encoder": "tu-test_efficientnet_ln",
         "network__options": {"decoder_dropout": 0.0},
         "input__size": [64, 64],
         "augment__scale": [1.0, 1.5],
