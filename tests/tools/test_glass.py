@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import threading
 import time
@@ -70,29 +71,42 @@ def test_a_number_stands_for_its_latest_showing_before_it_was_seen():
     assert shown.when(3000, 2.0) is None
 
 
+def bits():
+    """What each bit changes in a camera's picture: (rows, columns, difference)."""
+    empty = draw_code(0)
+    parts = []
+    for bit in range(12):
+        number = (1 << bit + 1) - 1  # its Gray code is that bit alone
+        change = camera(draw_code(number), noise=0).astype(np.int16) - camera(empty, noise=0)
+        x, y, w, h = cv2.boundingRect((change != 0).astype(np.uint8))
+        part = np.s_[y : y + h, x : x + w]
+        parts.append((part, change[part]))
+    return parts
+
+
 class SimulatedCamera(SyntheticSource):
     """Films the screen `delay_s` late, at 30 frames a second."""
 
     def __init__(self, shown, delay_s):
-        super().__init__(480, 640, count=10_000, fps=30)
+        super().__init__(480, 640, fps=30)
         self.live = True
         self.name = "simulated camera"
         self._shown, self._delay_s = shown, delay_s
-        self._seen = {}
+        self._empty, self._bits = camera(draw_code(0)).astype(np.int16), bits()
 
     def frames(self):
         begun = time.perf_counter()
         for index in range(10_000):
-            due = begun + index / 30
-            time.sleep(max(0.0, due - time.perf_counter()))
+            time.sleep(max(0.0, begun + index / 30 - time.perf_counter()))
             now = time.perf_counter()
             number = self._shown.number_at(now - self._delay_s)
             if number is None:
                 continue
-            if number % 16 not in self._seen:  # noise enough, and time for the rest
-                self._seen[number % 16] = np.random.default_rng(number).normal(0, 6, (480, 640))
-            gray = camera(draw_code(number), noise=0.0) + self._seen[number % 16]
-            image = np.repeat(np.clip(gray, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+            gray, code = self._empty.copy(), number ^ number >> 1
+            for bit, (part, change) in enumerate(self._bits):
+                if code >> bit & 1:
+                    gray[part] += change
+            image = cv2.merge([np.clip(gray, 0, 255).astype(np.uint8)] * 3)
             yield Frame(index, index, Fraction(1, 30), image, captured_at=now)
 
 
@@ -111,10 +125,8 @@ class Screen(Shown):
             number += 1
 
     def number_at(self, at):
-        for number, since in zip(reversed(self._numbers[:]), reversed(self._times[:]), strict=True):
-            if since <= at:
-                return number
-        return None
+        last = bisect.bisect_right(self._times, at) - 1
+        return None if last < 0 else self._numbers[last]
 
     def __enter__(self):
         self._thread.start()
@@ -138,20 +150,25 @@ def late(seconds):
 
 def test_the_known_delay_is_found_and_ours_beside_it():
     delay_s, ours_s = 0.150, 0.080
+    frame_s = 1 / 60  # a number is shown so long, and its picture is up to that much older
     never = threading.Event()
-    with Screen() as screen:
-        floor = film(SimulatedCamera(screen, delay_s), [], screen, 2.0, never)
-        total = film(SimulatedCamera(screen, delay_s), [late(ours_s)], screen, 2.0, never)
-    figures = compare(floor, total)
-    # A number is shown for a sixtieth of a second, so its picture is up to that much older; the
-    # rest is what a busy machine adds to waking up.
-    frame_ms = 1000 / 60
-    assert 150 - 1 <= figures["floor_ms"]["p50"] <= 150 + 2 * frame_ms
-    assert 80 - frame_ms <= figures["added_ms"]["p50"] <= 80 + 3 * frame_ms
-    assert figures["total_ms"]["p50"] == pytest.approx(
-        figures["floor_ms"]["p50"] + figures["added_ms"]["p50"], abs=0.2
-    )
-    assert figures["floor_ms"]["p50"] <= figures["floor_ms"]["p90"]
+    for _ in range(3):
+        with Screen() as screen:
+            floor = film(SimulatedCamera(screen, delay_s), [], screen, 1.2, never)
+            total = film(SimulatedCamera(screen, delay_s), [late(ours_s)], screen, 1.2, never)
+        assert min(floor.delays_s) >= delay_s
+        assert min(total.delays_s) >= delay_s + ours_s
+        assert len(floor.delays_s) >= 0.9 * floor.frames
+        figures = compare(floor, total)
+        found, added = figures["floor_ms"]["p50"], figures["added_ms"]["p50"]
+        # A busy machine wakes everybody late, but not always.
+        quick, slow = np.percentile(floor.delays_s, 10), np.percentile(total.delays_s, 10)
+        if quick <= delay_s + frame_s and abs(slow - quick - ours_s) <= frame_s:
+            break
+    else:
+        pytest.fail(f"found {figures}, and at best {quick:.3f} and {slow:.3f} s")
+    assert figures["total_ms"]["p50"] == pytest.approx(found + added, abs=0.2)
+    assert found <= figures["floor_ms"]["p90"]
     json.dumps(figures)
     lines = list(describe(figures))
     assert [line.split()[0] for line in lines] == ["floor", "added", "total"]

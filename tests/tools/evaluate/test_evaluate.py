@@ -201,9 +201,8 @@ def test_smoothing_costs_nothing_where_labels_are_true(evaluate, tmp_path):
         truth = np.zeros((96, 128), np.uint8)
         picture[32:64, 8 * i : 8 * i + 32], truth[32:64, 8 * i : 8 * i + 32] = COLOURS[1], 1
         # At the edge of being red, a little to this side and to that.
-        picture[80:, 96:] = COLOURS[0] + (0.29 + 0.03 * (i % 3 == 2)) * (
-            COLOURS[1] - 1.0 * COLOURS[0]
-        )
+        share = 0.29 + 0.03 * (i % 3 == 2)
+        picture[80:, 96:] = (1 - share) * COLOURS[0] + share * COLOURS[1]
         pictures.append(picture)
         save(labels / f"{i:02d}.png", truth)
     write_clip(tmp_path / "clip.mkv", pictures=pictures, codec="ffv1")
