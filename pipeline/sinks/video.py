@@ -142,6 +142,7 @@ class Writer:
         self._reformatter = VideoReformatter()
         self._audio_streams: list[Any] = []
         self._end_s = 0.0
+        self._last = -1
         self._key_due_s = -math.inf
 
     def start(self, height: int, width: int) -> list[str]:
@@ -252,6 +253,7 @@ class Writer:
         if every_s is not None and frame.time_s >= self._key_due_s:
             video.pict_type = PictureType.I
             self._key_due_s = frame.time_s + every_s
+        self._last = frame.index
         self._end_s = float((frame.pts + frame.duration) * frame.time_base)
         for packet in self._stream.encode(video):
             self._container.mux_one(packet)
@@ -261,8 +263,9 @@ class Writer:
         """What the encoder still holds, and the audio that belongs to the pictures written."""
         for packet in self._stream.encode(None):
             self._container.mux_one(packet)
-        complete = self._audio is not None and self._audio.complete
-        self._write_audio(None if complete else self._end_s)
+        # A run may be stopped when the source has been read, and not yet written, to its end.
+        whole = self._audio is not None and self._audio.frames == self._last + 1
+        self._write_audio(None if whole else self._end_s)
 
     def _write_audio(self, until_s: float | None) -> None:
         if self._audio is None:

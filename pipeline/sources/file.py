@@ -237,7 +237,7 @@ class FileSource:
             if taken == self._max_frames:
                 return
         for tap in self._taps:
-            tap.complete = True
+            tap.frames = taken
 
     def _decode(self) -> Iterator[Timed]:
         """Frames from `_begin` on, before `_end`, timed; audio packets go to the taps."""

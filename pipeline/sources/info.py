@@ -50,8 +50,9 @@ class AudioTap:
         self._keeper: Any = av.open(os.devnull, "w", format="null")
         self.streams = [self._keep(stream) for stream in streams]
         """Copies of the source's av.AudioStream objects: templates for a container's own."""
-        self.complete = False
-        """Whether the source has come to its natural end, so that all audio belongs to the run."""
+        self.frames: int | None = None
+        """How many the source had, once it has come to its natural end: with the last of them goes
+        all audio that is left."""
         self._packets: deque[tuple[int, Any]] = deque()
 
     def _keep(self, stream: Any) -> Any:

@@ -38,6 +38,7 @@ def test_the_example_has_every_key_with_its_default():
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_of_ours_is_read(path, monkeypatch, tmp_path):
     monkeypatch.setenv("STREAMSEG_SHARED", str(tmp_path))
+    monkeypatch.setenv("STREET_START", str(tmp_path / "checkpoint.pt"))
     assert read_config(path).name
 
 
