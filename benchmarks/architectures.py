@@ -4,7 +4,7 @@
         --epochs 8 --work DIR --out architectures.json
 
 Every network learns with CONFIG's data, augmentation, losses, optimizer and seed for the same
-number of epochs; only the network differs. CONFIG's weights are its encoder's. What DIR holds
+number of epochs, and the last one counts; only the network differs. CONFIG's weights are its encoder's. What DIR holds
 already is not trained again: a command that was stopped goes on when it is repeated. Then the
 engines take turns, so that a slow minute of the machine meets all alike; FPS are medians of the
 rounds.
@@ -49,12 +49,16 @@ def configured(base: TrainConfig, network: str, ask: argparse.Namespace) -> Trai
         }
     elif network != base.network.library:
         raise SystemExit(f"{network} is neither ARCHITECTURE/ENCODER nor {base.network.library}")
-    values |= {"name": network.replace("/", "-"), "epochs": ask.epochs, "validate_every": 2}
+    values |= {
+        "name": network.replace("/", "-"),
+        "epochs": ask.epochs,
+        "validate_every": ask.epochs,
+    }
     return TrainConfig.model_validate(values)
 
 
 def trained(config: TrainConfig, work: Path) -> Path:
-    """The network's ONNX file, at the best of its epochs."""
+    """The network's ONNX file, of its last epoch: nothing is picked by looking."""
     out = work / config.name
     made = out / f"{config.name}.onnx"
     if not made.exists():
@@ -107,7 +111,7 @@ def main() -> None:
 
 
 def row(name: str, file: Path, rates: list[float]) -> dict[str, Any]:
-    """Of one network: mIoU of its best epoch, what it costs, and how fast it is."""
+    """Of one network: mIoU at the end, what it costs, and how fast it is."""
     card = read_card(file.with_suffix(".yaml"))
     cost = count(read_onnx(file), (1, 3, card.input.height, card.input.width))
     return {
