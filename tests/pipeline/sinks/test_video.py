@@ -246,7 +246,9 @@ def test_no_frames_make_no_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["out.mpeg", "out.avi", "out.gif", "out.txt"])
 def test_a_suffix_that_is_not_written_names_those_that_are(tmp_path, name):
-    with pytest.raises(SinkError, match=r"not written; allowed: \.mp4.*\.webm, \.m3u8, \.png") as caught:
+    with pytest.raises(
+        SinkError, match=r"not written; allowed: \.mp4.*\.webm, \.m3u8, \.png"
+    ) as caught:
         open_output(tmp_path / name, SyntheticSource(count=3))
     assert "\n" not in str(caught.value)
 
