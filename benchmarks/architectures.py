@@ -5,9 +5,9 @@
 
 Every network learns with CONFIG's data, augmentation, losses, optimizer and seed for the same
 number of epochs, and the last one counts; only the network differs. CONFIG's weights are its
-encoder's. What DIR holds already is not trained again: a command that was stopped goes on when it is
-repeated. Then the engines take turns, so that a slow minute of the machine meets all alike; FPS are
-medians of the rounds.
+encoder's. What DIR holds already is not trained again: a command that was stopped goes on when it
+is repeated. Then the engines take turns, so that a slow minute of the machine meets all alike; FPS
+are medians of the rounds.
 """
 
 from __future__ import annotations
