@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from engines.engine import Engine
+from pipeline.ledger import Ledger
 from pipeline.runner import Pipeline
 from pipeline.sinks import Output
 from pipeline.sinks.destination import disk_errors
 from pipeline.sinks.images import write_whole
-from pipeline.sources import AnySource
+from pipeline.stats import Histogram
 
 
 def make_report(
     *,
-    source: AnySource,
+    source: str,
     engine: Engine,
     pipeline: Pipeline,
     outputs: list[Output],
@@ -30,7 +31,7 @@ def make_report(
     bottleneck = pipeline.bottleneck
     return {
         "schema": 1,
-        "source": source.name,
+        "source": source,
         "model": engine.card.name,
         "engine": asdict(engine.info),
         "frames": pipeline.ledger.as_dict(),
@@ -43,6 +44,27 @@ def make_report(
         "flicker": flicker,
         "outputs": [output.as_dict() for output in outputs],
         "interrupted": pipeline.interrupted,
+        "error": None if error is None else str(error),
+    }
+
+
+def report_unread(source: str, engine: Engine, error: Exception | None) -> dict[str, Any]:
+    """The same keys for a source that was never read."""
+    return {
+        "schema": 1,
+        "source": source,
+        "model": engine.card.name,
+        "engine": asdict(engine.info),
+        "frames": Ledger().as_dict(),
+        "fps": 0.0,
+        "wall_s": 0.0,
+        "first_frame_s": None,
+        "latency_ms": Histogram().as_dict(),
+        "stages": [],
+        "bottleneck": None,
+        "flicker": None,
+        "outputs": [],
+        "interrupted": error is None,
         "error": None if error is None else str(error),
     }
 
