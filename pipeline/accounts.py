@@ -85,7 +85,8 @@ def account(
             # What gave way to newer frames, what was left, and what it took and could not show.
             unseen = branch.channel.accepted - branch.written
             branch.channel.clear()
-            if unseen:
+            # What only takes samples has nothing to show, and leaves frames out on purpose.
+            if unseen and not getattr(branch.sink, "samples", False):
                 before = ledger.skipped.get(branch.sink.name, 0)
                 ledger.skipped[branch.sink.name] = before + unseen
 

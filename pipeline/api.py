@@ -22,6 +22,7 @@ def segment(
     *,
     look: Look | Controls | None = None,
     smooth: bool = False,
+    every: int = 1,
     start_s: float = 0.0,
     duration_s: float | None = None,
     max_frames: int | None = None,
@@ -33,7 +34,8 @@ def segment(
     """Frames of `source` with `labels` (uint8 (H, W) class ids) and `picture` (uint8 (H, W, 3)
     RGB), in order, computed ahead in threads of their own.
 
-    With `smooth` labels hold still where the picture does.
+    With `smooth` labels hold still where the picture does; of `every` so many frames the network
+    sees one, and the others get its labels, moved as the picture.
     `model` is a name, an .onnx file with its card, or an engine that the caller keeps;
     `engine_options` go to `engines.choose.load_engine`. `live`, `max_latency_s` (seconds) and `say`
     are for streams and cameras: how they are read, how old a frame may be, and who is told when the
@@ -51,23 +53,23 @@ def segment(
     with closing(opened):
         if isinstance(model, (str, Path)):
             with load_engine(model, **engine_options) as engine:
-                stages = stages_for(engine, look, smooth)
+                stages = stages_for(engine, look, smooth, every)
                 with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
                     yield iter(pipeline)
         else:
             if engine_options:
                 raise TypeError(f"an engine is loaded already: {', '.join(engine_options)}")
-            stages = stages_for(model, look, smooth)
+            stages = stages_for(model, look, smooth, every)
             with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
                 yield iter(pipeline)
 
 
 def stages_for(
-    engine: Engine, look: Look | Controls | None = None, smooth: bool = False
+    engine: Engine, look: Look | Controls | None = None, smooth: bool = False, every: int = 1
 ) -> list[Any]:
     """Preprocess, infer and colorize for an engine and its card."""
     return [
         preprocess(engine.card),
-        infer(engine, keep_input=smooth),
-        colorize(engine.card, look, smooth=smooth),
+        infer(engine, keep_input=smooth or every > 1, every=every),
+        colorize(engine.card, look, smooth=smooth, carry=every > 1),
     ]

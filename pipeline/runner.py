@@ -233,8 +233,7 @@ class Pipeline:
     def drops(self) -> dict[str, int]:
         """`dropped`, by cause."""
         channels = [lane.channel for lane in self._lanes]
-        late = sum(getattr(channel, "late", 0) for channel in channels)
-        return {"stale": sum(c.dropped for c in channels), **({"late": late} if late else {})}
+        return {"stale": sum(c.dropped for c in channels), "late": sum(c.late for c in channels)}
 
     @property
     def lost(self) -> dict[str, int]:

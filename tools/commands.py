@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tools import build, doctor, models, run
+from tools import build, doctor, latency, models, run
 from tools.bench import command as bench
 from tools.evaluate import command as evaluate
 from tools.train import command as train
@@ -28,6 +28,7 @@ app.command("build", epilog=build.EXAMPLES)(build.build)
 app.add_typer(bench.app, name="bench", help="Measure speed and latency, and compare two results.")
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("latency", epilog=latency.EXAMPLES)(latency.latency)
 app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("doctor", epilog="Example: streamseg doctor")(doctor.doctor)
 

@@ -37,6 +37,7 @@ class RunConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     device: str | None = None
     refine: str = "none"
+    every: int = Field(default=1, ge=1, le=30)
     overlay: float = Field(default=0.5, ge=0, le=1)
     classes: list[str] | None = Field(default=None, min_length=1)
     legend: bool = False

@@ -17,7 +17,7 @@ from pipeline.runner import Pipeline
 from pipeline.sinks import Output, StatisticsSink, open_mask, open_output
 from pipeline.sinks.destination import check_file
 from pipeline.sinks.flicker import FlickerSink
-from pipeline.sources import AnySource, open_source
+from pipeline.sources import AnySource, ImageSource, open_source
 from pipeline.stages import Controls, pace
 from pipeline.trace import Recorder
 from tools import STARTED_AT
@@ -76,13 +76,15 @@ def open_job(ask: RunConfig, model: Model, say: Printer) -> Iterator[Job]:
     )
     check_live(ask, source)
     with closing(source):
+        if ask.every > 1 and isinstance(source, ImageSource):
+            raise PipelineError(f"--every is for video: the pictures of {source.name} do not move")
         yield Job(ask, say, source, _sinks(ask, source, model, say))
 
 
 def connect(job: Job, engine: Engine, controls: Controls) -> Pipeline:
     """Makes the job's pipeline, ready to run."""
     ask = job.ask
-    stages = stages_for(engine, controls, ask.smooth)
+    stages = stages_for(engine, controls, ask.smooth, ask.every)
     if is_paced(job.source, job.sinks):
         stages.insert(0, pace())
     job.trace = tracing(engine) if ask.trace is not None else None
@@ -132,6 +134,7 @@ def finish(job: Job, engine: Engine) -> dict[str, Any]:
         engine=engine,
         pipeline=pipeline,
         outputs=job.outputs,
+        every=job.ask.every,
         flicker=None if flicker is None else flicker.as_dict(),
         first_frame_s=None if first is None else first - STARTED_AT,
         error=job.error,

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from engines.engine import Engine
-from pipeline.ledger import Ledger
 from pipeline.runner import Pipeline
 from pipeline.sinks import Output
 from pipeline.sinks.destination import disk_errors
 from pipeline.sinks.images import write_whole
-from pipeline.stats import Histogram
 
 
 def make_report(
@@ -22,6 +20,7 @@ def make_report(
     engine: Engine,
     pipeline: Pipeline,
     outputs: list[Output],
+    every: int,
     flicker: dict[str, Any] | None,
     first_frame_s: float | None,
     error: Exception | None,
@@ -34,6 +33,7 @@ def make_report(
         "source": source,
         "model": engine.card.name,
         "engine": asdict(engine.info),
+        "every": every,
         "frames": pipeline.ledger.as_dict(),
         "fps": round(pipeline.delivered / wall_s, 3) if wall_s else 0.0,
         "wall_s": round(wall_s, 3),
@@ -44,27 +44,6 @@ def make_report(
         "flicker": flicker,
         "outputs": [output.as_dict() for output in outputs],
         "interrupted": pipeline.interrupted,
-        "error": None if error is None else str(error),
-    }
-
-
-def report_unread(source: str, engine: Engine, error: Exception | None) -> dict[str, Any]:
-    """The same keys for a source that was never read."""
-    return {
-        "schema": 1,
-        "source": source,
-        "model": engine.card.name,
-        "engine": asdict(engine.info),
-        "frames": Ledger().as_dict(),
-        "fps": 0.0,
-        "wall_s": 0.0,
-        "first_frame_s": None,
-        "latency_ms": Histogram().as_dict(),
-        "stages": [],
-        "bottleneck": None,
-        "flicker": None,
-        "outputs": [],
-        "interrupted": error is None,
         "error": None if error is None else str(error),
     }
 

@@ -99,6 +99,13 @@ def run(
             "before it), perhaps with parameters: crf:iterations=3. Default: none."
         ),
     ] = None,
+    every: Annotated[
+        int | None,
+        Opt(
+            help="The network sees one of so many frames, the others get its labels, moved as the "
+            "picture: for networks that are slow. Default: 1."
+        ),
+    ] = None,
     overlay: Annotated[
         float | None, Opt(help="Strength of the colours, 0 to 1. Default: 0.5.")
     ] = None,

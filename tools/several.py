@@ -16,7 +16,9 @@ from engines.cores import available_cores
 from engines.engine import Engine
 from engines.model import PLAN_SUFFIX, Model
 from engines.shared import SharedEngine, View
+from pipeline.runner import Pipeline
 from pipeline.sinks.destination import check_file
+from pipeline.sources import SyntheticSource
 from pipeline.sources.live.address import redact
 from pipeline.stages import Controls
 from pipeline.threads import expect_pipelines
@@ -38,7 +40,7 @@ from tools.job import (
 from tools.mosaic import Screen, open_screen
 from tools.names import source_names
 from tools.progress import Printer
-from tools.report import report_unread, write_report
+from tools.report import make_report, write_report
 
 # The largest batch that is asked of an engine that gains from batches.
 _MOST_TOGETHER = 8
@@ -167,8 +169,7 @@ class _Several:
         for part in self.parts:
             job = part.job
             if job is None or job.pipeline is None:
-                name = job.source.name if job else redact(part.ask.source[0])
-                reports.append(report_unread(name, engine, part.error))
+                reports.append(_report_unread(part, engine))
                 continue
             reports.append(finish(job, engine))
             if job.error is not None and part.error is None:  # of the trace
@@ -259,6 +260,22 @@ class _Clocks:
                 cores=max(0.01, available_cores() * share),
                 engine_busy_s=(self._engine.busy_s - self._busy_s) * lived,
             )
+
+
+def _report_unread(part: _Part, engine: Engine) -> dict[str, Any]:
+    """The report of a source of which nothing was read: that of a run that has not begun."""
+    pipeline = Pipeline(SyntheticSource(count=0), [])
+    pipeline.interrupted = part.error is None
+    return make_report(
+        source=part.job.source.name if part.job else redact(part.ask.source[0]),
+        engine=engine,
+        pipeline=pipeline,
+        outputs=[],
+        every=part.ask.every,
+        flicker=None,
+        first_frame_s=None,
+        error=part.error,
+    )
 
 
 def _batch(ask: RunConfig, model: Model) -> int:

@@ -25,6 +25,8 @@ class FlickerSink:
     name = "flicker"
     advice = "measuring flicker is the limit: leave out --report"
     output = None
+    samples = True
+    """What it passes over is no loss to anybody, so the ledger does not tell."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

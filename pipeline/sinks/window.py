@@ -63,7 +63,7 @@ class WindowSink:
         self._seen = False  # what the answer was
         self._shown: Frame | None = None
         self._over = threading.Event()
-        _check_environment()
+        check_environment("--show")
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
@@ -120,14 +120,7 @@ class WindowSink:
         self._process.kill()
         said = self._process.communicate()[1].decode(errors="replace")
         self._connection.close()
-        if "not implemented" in said:
-            raise SinkError(
-                "this OpenCV was built without windows, which --show needs: uninstall "
-                "opencv-python-headless and install opencv-python"
-            )
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        why = lines[0] if lines else "it does not answer"
-        raise SinkError(f"the display for --show cannot be opened ({why}): {_ADVICE}")
+        raise SinkError(f"{explain_failure(said, '--show')}: {_ADVICE}")
 
     def _offer(self, frame: Frame) -> bool:
         """Whether the window has shown it; waits for that, but not for ever."""
@@ -194,15 +187,26 @@ class WindowSink:
             self._say(f"saved   {path}")
 
 
-def _check_environment() -> None:
-    """What is plain to see needs no trial."""
+def check_environment(what: str) -> None:
+    """Raises SinkError where plainly no window can be opened for `what`."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         raise SinkError(
-            "there is no display for --show (neither DISPLAY nor WAYLAND_DISPLAY is set): "
-            f"{_ADVICE}; by SSH, `ssh -X` lends yours"
+            f"there is no display for {what} (neither DISPLAY nor WAYLAND_DISPLAY is set); by SSH, "
+            "`ssh -X` lends yours"
         )
+
+
+def explain_failure(said: str, what: str) -> str:
+    """One line of what a window's process said before it ended."""
+    if "not implemented" in said:
+        return (
+            f"this OpenCV was built without windows, which {what} needs: uninstall "
+            "opencv-python-headless and install opencv-python"
+        )
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return f"the display for {what} cannot be opened ({lines[0] if lines else 'no answer'})"
 
 
 def _plain(title: str) -> str:

@@ -11,6 +11,7 @@ from engines.card import Card
 from pipeline.frame import Frame, Image
 from pipeline.planes import Planes
 from pipeline.runner import Frames, Stage
+from pipeline.stages.carry import Carrier
 from pipeline.stages.draw import (
     contours,
     copy_masked,
@@ -29,26 +30,40 @@ from pipeline.stats import engine_wait
 _LEGEND_FRAMES = 25
 
 
-def colorize(card: Card, look: Look | Controls | None = None, *, smooth: bool = False) -> Stage:
+def colorize(
+    card: Card,
+    look: Look | Controls | None = None,
+    *,
+    smooth: bool = False,
+    carry: bool = False,
+) -> Stage:
     """Waits for the engine's answer, then fills in `labels` and `picture`, both at frame size.
 
     With `Controls` each frame wears the look that is set when it is painted. With `smooth` labels
-    hold still where the picture does; `infer` must leave it the network's input for that.
+    hold still where the picture does; with `carry` frames that `infer` has passed over get those of
+    the frame before, moved as the picture. For both `infer` must leave it the network's input.
     """
     controls = look if isinstance(look, Controls) else Controls(look)
 
     def run(frames: Frames) -> Frames:
         scale = LabelScaler()
         smoother = Smoother() if smooth else None
+        carrier = Carrier() if carry else None
         painter = Painter(card, controls.look)
         for frame in frames:
-            assert frame.pending is not None
-            with engine_wait():
-                small = frame.pending.result()[0]
-            frame.pending = None
+            small = None
+            if frame.pending is not None:
+                with engine_wait():
+                    small = frame.pending.result()[0]
+                frame.pending = None
+            if carrier is not None:
+                assert frame.tensor is not None
+                small = carrier(small, frame.tensor[0])
+            assert small is not None
             height, width = frame.held_image.shape[:2]
             if smoother is not None:
                 small = _smooth(smoother, frame, small, card)
+            frame.tensor = None
             frame.labels = scale(small, height, width, card.input)
             if painter.look is not controls.look:
                 painter.wear(controls.look)
@@ -64,7 +79,6 @@ def _smooth(smoother: Smoother, frame: Frame, labels: Image, card: Card) -> Imag
     assert frame.tensor is not None
     where = window(frame.held_image.shape[0], frame.held_image.shape[1], card.input)
     steady = smoother(labels, frame.tensor[0], where, frame.time_s)
-    frame.tensor = None
     part = np.s_[where.top : where.top + where.height, where.left : where.left + where.width]
     # Copies: the next frame overwrites the one, and an engine may overwrite the other.
     frame.smoothed = labels[part].copy(), steady[part].copy()

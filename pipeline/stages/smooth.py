@@ -17,8 +17,8 @@ from pipeline.stages.geometry import Window
 
 HOLD = 3
 
-# Gray levels by which a pixel must differ from the frame before to count as moved. Sensor noise and
-# a codec's own changes are mostly below; a moving edge is mostly above.
+# Levels of a channel by which a pixel must differ from the frame before to count as moved. Noise
+# and a codec's own changes are mostly below; a moving edge is mostly above.
 _MOVED = 10
 
 # What moves is judged by its surroundings: a moving body is not textured everywhere.
@@ -37,7 +37,8 @@ class Smoother:
 
     def __init__(self, hold: int = HOLD) -> None:
         self._hold = hold
-        self._shown = self._candidate = self._count = self._gray = np.empty((0, 0), np.uint8)
+        self._shown = self._candidate = self._count = self._one = np.empty((0, 0), np.uint8)
+        self._picture = np.empty((0, 0, 3), np.uint8)
         self._begun: tuple[Window, tuple[int, ...]] | None = None
         self._time_s = 0.0
 
@@ -45,13 +46,14 @@ class Smoother:
         """uint8 (H, W) ids, the network's uint8 (H, W, 3) RGB input that they are of, where in it
         the picture lies, and the frame's time -> uint8 (H, W) ids, valid until the next call.
         """
-        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        before, self._gray = self._gray, np.asarray(gray, np.uint8)
+        before, self._picture = self._picture, picture
         begun, self._begun = self._begun, (where, labels.shape)
         passed_s, self._time_s = time_s - self._time_s, time_s
         if begun != self._begun or not 0 <= passed_s <= _GAP_S:
             return self._begin(labels)
-        moved = cv2.threshold(cv2.absdiff(gray, before), _MOVED, 255, cv2.THRESH_BINARY)[1]
+        # In any channel: red and gray may be equally bright. Gray of a mark is not 0.
+        marks = cv2.threshold(cv2.absdiff(picture, before), _MOVED, 255, cv2.THRESH_BINARY)[1]
+        moved = cv2.cvtColor(marks, cv2.COLOR_RGB2GRAY)
         # Only there: what surrounds a picture that keeps its aspect never moves.
         inside = moved[where.top : where.top + where.height, where.left : where.left + where.width]
         if cv2.countNonZero(inside) > _CUT * inside.size:

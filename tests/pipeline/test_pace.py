@@ -41,9 +41,8 @@ def test_frames_come_no_sooner_than_they_are_due():
 
 
 def test_lost_time_is_not_made_up():
-    seen = arrivals([i * 0.05 for i in range(12)], slow=lambda i: 0.6 if i == 3 else 0.0)
-    after = np.diff(seen[4:])
-    assert after.min() > 0.04
+    seen = arrivals([i * 0.1 for i in range(13)], slow=lambda i: 1.0 if i == 3 else 0.0)
+    assert seen[-1] - seen[4] >= 0.8 - 0.25  # but for what it may be late without that
 
 
 def test_a_leap_or_a_step_back_is_not_waited_for():

@@ -146,10 +146,11 @@ def test_a_run_smooths_and_says_what_that_did():
             ]
             sinks = [sink] if smooth else []
             with Pipeline(source, stages, sinks, ahead=40) as pipeline:
-                return [(f.labels, f.smoothed, f.tensor) for f in pipeline], sink
+                taken = [(f.labels, f.smoothed, f.tensor) for f in pipeline]
+            return taken, sink, pipeline.ledger
 
-    raw, _ = run(False)
-    smoothed, sink = run(True)
+    raw, _, _ = run(False)
+    smoothed, sink, ledger = run(True)
     assert all(both is None and tensor is None for _, both, tensor in raw)
     assert all(tensor is None for _, _, tensor in smoothed)
     np.testing.assert_array_equal(raw[0][0], smoothed[0][0])
@@ -159,6 +160,7 @@ def test_a_run_smooths_and_says_what_that_did():
 
     before = changes([labels for labels, _, _ in raw])
     assert changes([labels for labels, _, _ in smoothed]) < before / 2
+    assert ledger.skipped == {}
     found = sink.as_dict()
     assert found["pairs"] >= 1
     assert 0 <= found["smoothed"] < found["raw"]

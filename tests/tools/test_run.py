@@ -489,3 +489,18 @@ def test_refine_is_in_the_lines_the_report_and_the_labels(streamseg, clip, colou
     assert plain.code == 0, plain.err
     assert json.loads((tmp_path / "r.json").read_text())["engine"]["refine"] == "none"
     assert "refine  " not in plain.err
+
+
+def test_every_third_frame_is_seen_and_all_are_written(streamseg, media, colours, tmp_path):
+    words = ["--model", colours, "-o", "o.mp4", "--every", 3, "--report", "r.json"]
+    done = streamseg("run", media / "noise.mkv", *words)
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert report["frames"]["delivered"] == report["frames"]["captured"] > 0
+    assert report["every"] == 3
+    (tmp_path / "two").mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / "two" / name), np.zeros((20, 20, 3), np.uint8))
+    done = streamseg("run", "two", "--model", colours, "--every", 3)
+    assert done.code == 1
+    assert done.err == "error: --every is for video: the pictures of two do not move\n"

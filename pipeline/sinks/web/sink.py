@@ -25,7 +25,7 @@ from pipeline.together import Books
 _MAX_FPS = 30
 # What encoding may take of its thread's time, by the wall: where the cores are busy it is slower,
 # and then the page gets fewer pictures, rather than the pipeline fewer frames.
-_SHARE = 1 / 3
+_SHARE = 1 / 2
 _SHARES_EVERY_S = 0.5
 
 

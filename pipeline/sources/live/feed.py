@@ -12,8 +12,11 @@ import av.error
 
 # Behind by more than this a reader passes over what it can. Seconds.
 _BEHIND_S = 0.25
-# A packet that came sooner was there already: it is one of a pile. Seconds.
-_AT_ONCE_S = 0.002
+# A packet that was waited for so short a part of the time between two was there already, or comes
+# from a line that catches up: it is one of a pile.
+_AT_ONCE = 1 / 3
+# While a pile is passed over, a keyframe is shown so often at most. Seconds.
+_GLIMPSE_S = 0.2
 # Packets of a pile that are kept for want of a keyframe; then they are decoded.
 _PILE = 600
 # How much a camera's clock may be slow: seconds a second. 100 ppm is a bad crystal.
@@ -49,12 +52,15 @@ class Lag:
     """
 
     def __init__(self) -> None:
+        self.step_s = 0.0
+        """How far apart in the stream its last two packets were, a tenth of a second at most."""
         self._least: float | None = None
-        self._at = 0.0
+        self._at = self._stream_s = 0.0
 
     def update(self, stream_s: float, arrived_at: float) -> float:
         """Seconds of lag of a packet with that time in the stream."""
         difference = arrived_at - stream_s
+        self.step_s, self._stream_s = min(0.1, max(0.0, stream_s - self._stream_s)), stream_s
         if self._least is not None:
             self._least += _DRIFT * (arrived_at - self._at)
         self._at = arrived_at
@@ -68,7 +74,8 @@ class Feed:
 
     With `live`, a pile of packets that had to wait (in the network, in a buffer of the system's, or
     because decoding is too slow) is not decoded from its beginning but from its last keyframe, so
-    that the newest picture comes soon. `alive` is called now and then while packets come.
+    that the newest picture comes soon; of a long pile a keyframe is shown now and then. `alive` is
+    called with every packet.
     """
 
     def __init__(
@@ -76,23 +83,25 @@ class Feed:
     ) -> None:
         self._container, self._stream = container, stream
         self._live, self._alive = live, alive
+        self._lag = Lag()
         self.counts = Counts()
 
     def pictures(self) -> Iterator[Picture]:
         """Until the stream ends; raises av.error.FFmpegError where it breaks."""
         pile: list[tuple[Any, float]] = []
-        lag = Lag()
-        asked = time.perf_counter()
+        shown_at = asked = time.perf_counter()
         for packet in self._container.demux(self._stream):
             now = time.perf_counter()
             if packet.size:
                 self._alive()
-                behind = self._behind(lag, packet, now)
+                patience_s = _AT_ONCE * self._lag.step_s
+                behind = self._behind(packet, now)
                 if behind and packet.is_keyframe:
                     self.counts.behind += len(pile)
                     pile.clear()
                 pile.append((packet, now))
-                if behind and now - asked < _AT_ONCE_S and len(pile) < _PILE:
+                glimpse = packet.is_keyframe and now - shown_at > _GLIMPSE_S
+                if behind and now - asked < patience_s and len(pile) < _PILE and not glimpse:
                     asked = time.perf_counter()
                     continue
             else:  # the demuxer's sign of the end: the decoder gives out what it holds
@@ -101,13 +110,13 @@ class Feed:
                 for frame in self._decode(waiting):
                     yield Picture(frame, arrived_at)
             pile.clear()
-            asked = time.perf_counter()
+            shown_at = asked = time.perf_counter()
 
-    def _behind(self, lag: Lag, packet: Any, now: float) -> bool:
+    def _behind(self, packet: Any, now: float) -> bool:
         stamp = packet.dts if packet.dts is not None else packet.pts
         if not self._live or stamp is None:
             return False
-        return lag.update(float(stamp * packet.time_base), now) > _BEHIND_S
+        return self._lag.update(float(stamp * packet.time_base), now) > _BEHIND_S
 
     def _decode(self, packet: Any) -> list[av.VideoFrame]:
         try:

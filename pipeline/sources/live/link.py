@@ -7,7 +7,6 @@ processes have mapped and which is gone with them, however they end.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import queue
 import signal
@@ -16,13 +15,7 @@ import time
 from collections import deque
 from typing import Any
 
-import numpy as np
-
-from pipeline.frame import Image
-from pipeline.planes import Planes
-
-SLOTS = 3
-"""One is being written, one read, one on its way."""
+from pipeline.sources.live.slots import Slots, slots_size
 
 # How often the other side hears that data comes although no picture does. Seconds.
 _ALIVE_S = 0.25
@@ -40,8 +33,7 @@ class Link:
         self._free: deque[int] = deque()
         self._changed = threading.Condition()
         self._opens: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._map: mmap.mmap | None = None
-        self._slots: list[Image] = []
+        self.slots: Slots | None = None
         self._said_at = 0.0
         self.granted = False
         """Whether pictures are wanted yet: before that they are no one's loss."""
@@ -64,17 +56,11 @@ class Link:
         if time.perf_counter() - self._said_at > _ALIVE_S:
             self.send("alive")
 
-    def shape_slots(self, height: int, width: int) -> None:
+    def make_room(self, height: int, width: int) -> None:
         """Makes room for pictures of that size."""
-        if self._slots and self._slots[0].shape[:2] == (height, width):
-            return
-        size = height * width * 3
-        os.ftruncate(self._memory, SLOTS * size)
-        self._map = mmap.mmap(self._memory, SLOTS * size)
-        self._slots = [
-            np.frombuffer(self._map, np.uint8, size, i * size).reshape(height, width, 3)
-            for i in range(SLOTS)
-        ]
+        if self.slots is None or self.slots.shape != (height, width):
+            os.ftruncate(self._memory, slots_size(height, width))
+            self.slots = Slots(self._memory, height, width)
 
     def take_slot(self, wait: bool) -> int | None:
         """A free slot; None where there is none and nobody wants to `wait`."""
@@ -82,15 +68,6 @@ class Link:
             while wait and not self._free:
                 self._changed.wait()
             return self._free.popleft() if self._free else None
-
-    def fill(self, slot: int, image: Image | Planes) -> None:
-        """Puts a picture into a slot: RGB, or planes one after the other in half the room."""
-        if isinstance(image, Planes):
-            parts = plane_views(self._slots[slot])
-            for mine, theirs in zip(parts, (image.y, image.u, image.v), strict=True):
-                np.copyto(mine, theirs)
-        else:
-            np.copyto(self._slots[slot], image)
 
     def _listen(self, orders: int) -> None:
         with os.fdopen(orders, "r", encoding="utf-8") as lines:
@@ -104,16 +81,6 @@ class Link:
                 else:
                     self._opens.put(order)
         _end()
-
-
-def plane_views(slot: Image) -> list[Image]:
-    """Where Y, U and V lie in a slot for a uint8 (H, W, 3) picture with even sides."""
-    height, width = slot.shape[:2]
-    views, begin = [], 0
-    for h, w in ((height, width), (height // 2, width // 2), (height // 2, width // 2)):
-        views.append(slot.reshape(-1)[begin : begin + h * w].reshape(h, w))
-        begin += h * w
-    return views
 
 
 def _end() -> None:

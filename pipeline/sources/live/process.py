@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import selectors
 import signal
@@ -15,12 +14,10 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import StoppedError
 from pipeline.frame import Image
-from pipeline.planes import Matrix, Planes
-from pipeline.sources.live.link import SLOTS, plane_views
+from pipeline.planes import Planes
+from pipeline.sources.live.slots import SLOTS, Slots
 
 _READER = "pipeline.sources.live.reader"
 
@@ -91,8 +88,7 @@ class Reader:
         self._selector.register(waker.reading, selectors.EVENT_READ)
         self._partial = b""
         self._heard: deque[dict[str, Any]] = deque()
-        self._map: mmap.mmap | None = None
-        self._slots: list[Image] = []
+        self._slots: Slots | None = None
         self._closed = self._granted = False
         self.ready = False
         """Whether it has started, as far as heard."""
@@ -137,26 +133,13 @@ class Reader:
 
     def map_slots(self, height: int, width: int) -> None:
         """Sees the pictures that it fills in, of that size."""
-        if self._slots:
-            return
-        size = height * width * 3
-        self._map = mmap.mmap(self._memory, SLOTS * size, access=mmap.ACCESS_READ)
-        self._slots = [
-            np.frombuffer(self._map, np.uint8, size, i * size).reshape(height, width, 3)
-            for i in range(SLOTS)
-        ]
+        if self._slots is None:
+            self._slots = Slots(self._memory, height, width)
 
     def picture(self, slot: int, matrix: int | None) -> Image | Planes:
-        """A copy of what is in a slot: uint8 (H, W, 3) RGB, or planes of that YUV matrix."""
-        if matrix is None:
-            image: Image = self._slots[slot].copy()
-            return image
-        height, width = self._slots[slot].shape[:2]
-        planes = Planes.blank(height, width, Matrix(matrix))
-        parts = plane_views(self._slots[slot])
-        for mine, theirs in zip((planes.y, planes.u, planes.v), parts, strict=True):
-            np.copyto(mine, theirs)
-        return planes
+        """A copy of what is in a slot: planes of that matrix, or RGB, uint8 (H, W, 3)."""
+        assert self._slots is not None
+        return self._slots.read(slot, matrix)
 
     def close(self) -> None:
         """Kills it and what it has started, and waits until it is gone."""
@@ -171,9 +154,8 @@ class Reader:
             self._process.stdin.close()
         self._selector.close()
         os.close(self._messages)
-        self._slots.clear()
-        if self._map is not None:
-            self._map.close()
+        if self._slots is not None:
+            self._slots.close()
         os.close(self._memory)
 
     def _hear(self) -> None:

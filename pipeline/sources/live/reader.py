@@ -74,7 +74,7 @@ def _read(link: Link, address: Address, order: dict[str, Any]) -> None:
             height, width = image.shape[:2]
             if not begun:
                 begun, size = True, size or (height, width)
-                link.shape_slots(*size)
+                link.make_room(*size)
                 link.send(
                     "opened",
                     recording=recording,
@@ -89,15 +89,16 @@ def _read(link: Link, address: Address, order: dict[str, Any]) -> None:
                     continue
             assert slot is not None
             assert size is not None
+            assert link.slots is not None
             if (height, width) != size:
                 from pipeline.fit import fit  # rare
 
                 image = fit(image.rgb if isinstance(image, Planes) else image, *size)
-            link.fill(slot, image)
+            matrix = link.slots.write(slot, image)
             link.send(
                 "frame",
                 slot=slot,
-                matrix=int(image.matrix) if isinstance(image, Planes) else None,
+                matrix=matrix,
                 time_s=time_s,
                 arrived_at=time.perf_counter() if paced else picture.arrived_at,
                 duration_s=float((picture.frame.duration or 0) * (picture.frame.time_base or 0)),

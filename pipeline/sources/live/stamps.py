@@ -27,6 +27,8 @@ class Timeline:
         """A stream time in seconds, and the timestamp that it has."""
         self._previous = (0.0, 0.0)
         """When the last picture was in the stream, and came."""
+        self._ahead = 0
+        """How far its timestamp was ahead of the time that had passed here."""
 
     def restart(self) -> None:
         """A new connection: its times have nothing to do with those before."""
@@ -46,13 +48,15 @@ class Timeline:
         if stream_s is not None and self._anchor is not None:
             there = self._anchor[1] + round((stream_s - self._anchor[0]) / TIME_BASE)
             step_s = (stream_s - self._previous[0]) - (arrived_at - self._previous[1])
-            # A stream that comes late is still itself, and so is one that then catches up.
-            if jumps and abs(step_s) > _JUMP_S and abs(there - here) > _JUMP_S / TIME_BASE:
+            # A stream that comes late is still itself, and so is one that catches up, in steps too.
+            away = abs(there - here) > max(_JUMP_S / TIME_BASE, abs(self._ahead))
+            if jumps and abs(step_s) > _JUMP_S and away:
                 there = None
         if there is None:
             there = max(here, self._last + 1)
             self._anchor = None if stream_s is None else (stream_s, there)
         if stream_s is not None:
             self._previous = (stream_s, arrived_at)
+            self._ahead = there - here
         self._last = max(there, self._last + 1)
         return self._last

@@ -75,7 +75,7 @@ class SlowLine:
     def _pass_on(self, source: socket.socket, target: socket.socket, slow: bool) -> None:
         free_at = time.monotonic()
         with suppress(OSError):
-            while data := source.recv(1500):
+            while data := source.recv(1500 if self.bytes_per_s else 65536):
                 if slow and (rate := self.bytes_per_s) is not None:
                     now = time.monotonic()
                     free_at = max(free_at, now) + len(data) / rate

@@ -264,7 +264,7 @@ def test_what_has_piled_up_in_the_network_is_passed_over(server):
             assert server.age_s(run.got[-1][3]) > 1, "the line is slow"
             line.bytes_per_s = None
             run.more(5)
-            wait_until(lambda: server.age_s(run.got[-1][3]) < 0.3, timeout=3)
+            wait_until(lambda: server.age_s(run.got[-1][3]) < 0.3, timeout=2)
         run.check()
     assert run.pipeline.ledger.lost["behind"] > 10
     assert opened.said == []

@@ -53,7 +53,9 @@ def test_a_slow_line_does_not_break_the_times_and_neither_does_catching_up():
     timeline = Timeline()
     for i in range(600):  # half as fast as it was sent
         assert timeline.stamp(i / 25, 100 + i / 12.5) == 3600 * i
-    assert timeline.stamp(1200 / 25, 148.0) == 3600 * 1200  # the rest, at once
+    # The rest at once, in two parts.
+    assert timeline.stamp(900 / 25, 147.99) == 3600 * 900
+    assert timeline.stamp(1200 / 25, 148.0) == 3600 * 1200
     assert timeline.stamp(1201 / 25, 148.04) == 3600 * 1201
 
 
