@@ -68,8 +68,14 @@ class RunConfig(BaseModel):
     @field_validator("source", "output", mode="before")
     @classmethod
     def _one_needs_no_list(cls, value: Any) -> Any:
-        """A comma may be part of a file's name. In YAML a camera's number needs no quotes."""
-        many = value if isinstance(value, (list, tuple)) else [value]
+        """A comma may be part of a file's name."""
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _cameras_by_number(cls, value: Any) -> Any:
+        """In YAML a camera's number needs no quotes."""
+        many = value if isinstance(value, list) else [value]
         return [str(one) if type(one) is int else one for one in many]
 
     @field_validator("source")

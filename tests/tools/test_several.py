@@ -110,7 +110,7 @@ class TestRequests:
         model = find_model(colours)
 
         def check(*sources, **options):
-            ask = RunConfig(source=sources, **options)
+            ask = RunConfig(source=list(sources), **options)
             check_targets(ask, ask_each(ask), model)
 
         check("a.mp4", "b.mp4", output="{name}.mkv", mask="{name}-ids.mkv", report="r.json")
