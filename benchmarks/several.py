@@ -57,10 +57,10 @@ def run_one(engine: Engine, video: str, frames: int) -> dict[str, Any]:
     expect_pipelines(1)
     with closing(open_source(video, max_frames=frames)) as source:
         pipeline = Pipeline(source, stages_for(engine))
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         pipeline.run()
-        wall_s = time.perf_counter() - begun
-    return row([pipeline], wall_s, frames)
+        wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
+    return row([pipeline], wall_s, cpu_s, frames)
 
 
 def run_several(engine: Engine, video: str, frames: int, *, stalling: bool) -> dict[str, Any]:
@@ -77,15 +77,15 @@ def run_several(engine: Engine, video: str, frames: int, *, stalling: bool) -> d
         waiting = [] if stalled is None else start([stalled])
         while stalled is not None and not stalled.delivered:
             time.sleep(0.01)
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         for thread in start(pipelines):
             thread.join()
-        wall_s = time.perf_counter() - begun
+        wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
         if stalled is not None:
             stalled.stop()
         for thread in waiting:
             thread.join()
-    return row(pipelines, wall_s, frames // SOURCES)
+    return row(pipelines, wall_s, cpu_s, frames // SOURCES)
 
 
 def start(pipelines: Sequence[Pipeline]) -> list[threading.Thread]:
@@ -95,13 +95,16 @@ def start(pipelines: Sequence[Pipeline]) -> list[threading.Thread]:
     return threads
 
 
-def row(pipelines: Sequence[Pipeline], wall_s: float, each: int) -> dict[str, Any]:
-    """Frames a second of all, and of each by its own time; raises if any frame is missing."""
+def row(pipelines: Sequence[Pipeline], wall_s: float, cpu_s: float, each: int) -> dict[str, Any]:
+    """Frames a second of all, and of each by its own time; processor time a frame. Raises if any
+    frame is missing.
+    """
     counts = [pipeline.ledger.delivered for pipeline in pipelines]
     if counts != [each] * len(pipelines):
         raise RuntimeError(f"{counts} frames came through, not {each} of each source")
     return {
         "fps": round(sum(counts) / wall_s, 3),
+        "cpu_ms": round(1000 * cpu_s / sum(counts), 3),
         "fps_each": [round(p.ledger.delivered / p.wall_s, 3) for p in pipelines],
     }
 
@@ -135,6 +138,7 @@ def main() -> None:
         info = engine.info
     ratios = {
         "four_over_one": [r["four"]["fps"] / r["one"]["fps"] for r in rounds],
+        "cpu_four_over_one": [r["four"]["cpu_ms"] / r["one"]["cpu_ms"] for r in rounds],
         "stalled_over_four": [r["four_and_a_stalled"]["fps"] / r["four"]["fps"] for r in rounds],
         "slowest_over_fastest_of_four": [
             min(r["four"]["fps_each"]) / max(r["four"]["fps_each"]) for r in rounds

@@ -155,6 +155,8 @@ class _Several:
             self._screen.start(self.stop)
         for part, view in zip(self.parts, views, strict=True):
             part.view.set_result(view)
+            if part.error is not None:
+                view.close()  # or a batch would wait for it
         with self._say.progress(self._total(), self._books, self._count) as tick:
             while running := self._running():
                 running[0].thread.join(0.1)
@@ -198,6 +200,8 @@ class _Several:
             pass
         except Exception as error:
             part.fail(error)
+            if part.view.done() and not part.view.cancelled():
+                part.view.result().close()
         finally:
             if screen is not None:
                 screen.mosaic.leave(number)

@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ import typer
 from engines.model import find_model
 from pipeline.errors import PipelineError
 from pipeline.threads import expect_pipelines, plan_threads
+from tests.pipeline.sinks.test_window import Display
 from tests.pipeline.sources.live.peers import RtspServer, missing_rtsp_server, write_units
 from tests.tools.program import PROGRAM, Process, call, count_frames
 from tools.config import RunConfig, merge
@@ -346,3 +348,35 @@ def delivered(port):
         rb"^streamseg_frames_delivered_total (\S+)$", fetch(port, "/metrics")[1], re.M
     )
     return float(found[1]) if found else 0.0
+
+
+@posix
+@pytest.mark.skipif(
+    not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool"
+)
+def test_the_mosaic_in_a_window(env, media, colours, tmp_path, tmp_path_factory):
+    """Files that are only looked at go at their own pace; q ends all of them, and is no failure."""
+    display = Display(tmp_path_factory.mktemp("screen"))
+    try:
+        display.do("mousemove", "100", "100")  # keys go where the pointer is
+        words = ["run", media / "long.mp4", media / "long.mp4", "--model", colours]
+        words += ["--mosaic", "--show"]
+        environment = {**env, "DISPLAY": display.name}
+        environment.pop("WAYLAND_DISPLAY", None)
+        with Process(words, environment, tmp_path) as process:
+            process.wait_for("output  a window")
+            process.wait_for("pace ")
+            deadline = time.monotonic() + 30
+            # The gray of the clip, where "loading the network" was dark.
+            while np.median(display.pixels()[100:250, 50:500]) < 90:
+                assert time.monotonic() < deadline
+                assert not process.has_ended
+                time.sleep(0.05)
+            display.do("key", "q")
+            done = process.send()
+    finally:
+        display.process.terminate()
+        display.process.wait()
+    assert done.code == 0, done
+    assert set(ledgers(done.out)) == {"long", "long-2"}
+    assert "Traceback" not in done.err
