@@ -163,7 +163,8 @@ class _Several:
                 tick()
         if self._screen is not None:
             jobs = [part.job for part in self.parts if part.job is not None]
-            self._screen.end(stay=not self.stopped and all(job.is_still for job in jobs))
+            stills = bool(jobs) and all(job.is_still for job in jobs)
+            self._screen.end(stay=stills and not self.stopped)
 
     def finish(self, engine: Engine, wall_s: float) -> list[dict[str, Any]]:
         """Prints the summaries; returns the reports."""
@@ -183,6 +184,8 @@ class _Several:
         part, screen = self.parts[number], self._screen
         try:
             with open_job(part.ask, self._model, part.say) as job:
+                if self.stopped:  # it came too late, and nobody waits for it any more
+                    return
                 if screen is not None:
                     job.sinks.append(screen.mosaic.tiles[number])
                 part.job = job
@@ -191,7 +194,7 @@ class _Several:
                 with part.view.result() as view:
                     pipeline = connect(job, view, self._controls)
                     self._books.add(pipeline)
-                    if self.stopped:  # `stop` may have come before there was a pipeline
+                    if self._stop.is_set():  # `stop` may have come before there was a pipeline
                         pipeline.stop()
                     drive(job)
                 if job.error is not None:
