@@ -427,7 +427,7 @@ def test_disk_fills(env, tmp_path, media, colours):
     assert_one_line(done, "o.mp4 cannot be written", "may not grow")
     assert not (tmp_path / "o.mp4").exists()
     assert playable_frames(tmp_path / "o.partial.mp4") > 0, "what is there must play"
-    assert "kept   o.partial.mp4" in done.out
+    assert "kept  o.partial.mp4" in done.out
     assert done.ledger()["failed"] > 0
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["error"] == done.rest[0].removeprefix("error: ")
@@ -486,7 +486,7 @@ def test_sink_dies_midway(env, tmp_path, media, colours):
     assert "Traceback" not in err
     assert not (tmp_path / "o.mp4").exists()
     frames = count_frames(tmp_path / "o.partial.mp4")
-    said = re.search(r"kept   o.partial.mp4 \((\d+) frames, libx264\)", out)
+    said = re.search(r"kept  o.partial.mp4 \((\d+) frames, libx264\)", out)
     assert said, out
     assert int(said[1]) - frames in (0, 1)  # the encoder may still have held one
     assert frames >= 15  # the folder may be a few pictures ahead
