@@ -124,7 +124,7 @@ def _summary(pipeline: Pipeline, outputs: list[Output]) -> Iterator[str]:
         state = "sent" if output.url else "wrote" if output.complete else "kept"
         if output.frames:
             frames = "1 frame" if output.frames == 1 else f"{output.frames} frames"
-            yield f"{state:<5}  {output.where} ({frames}, {output.codec})"
+            yield f"{state}  {output.where} ({frames}, {output.codec})"
     yield f"frames {pipeline.ledger}"
     if pipeline.delivered > 1 and pipeline.wall_s:
         rate = pipeline.delivered / pipeline.wall_s
