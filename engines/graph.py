@@ -217,6 +217,14 @@ def _fix_input(source: onnx.ValueInfoProto, card: Card) -> int | str:
     return "N"
 
 
+def takes_batches(network: Path) -> bool:
+    """Whether an ONNX file leaves open how many pictures go in at a time."""
+    graph = onnx.load(str(network), load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}  # once, these had to be inputs too
+    inputs = [value for value in graph.input if value.name not in weights]
+    return bool(inputs) and inputs[0].type.tensor_type.shape.dim[0].dim_value <= 0
+
+
 def _shape(model: onnx.ModelProto, output: onnx.ValueInfoProto, axis: int) -> Dims | None:
     """The scores' shape once the input's is fixed; None where nobody can tell.
 

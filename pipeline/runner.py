@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -380,6 +380,25 @@ class Pipeline:
             self.ledger.lose(cause, count)
         self.stage_stats = measure(self._lanes, self._branches, cpu_s)
         self.bottleneck = find_bottleneck(self.stage_stats, wall_s=self.wall_s, cpu_s=cpu_s)
+
+    @property
+    def threads_cpu_s(self) -> float:
+        """Processor time that this pipeline's own threads have used, once it has ended."""
+        meters = [lane.meter for lane in self._lanes] + [b.meter for b in self._branches]
+        return sum(meter.cpu_s for meter in meters)
+
+    def settle(self, *, cpu_s: float, cores: float, engine_busy_s: float) -> None:
+        """Draws up the stages' times anew, for a pipeline that was not alone in its process.
+
+        `cpu_s` is what was used on its behalf, `cores` its part of them, and `engine_busy_s` how
+        long the engine was at work meanwhile, for whomever: that is what may hold it back.
+        """
+        self.stage_stats = measure(self._lanes, self._branches, cpu_s)
+        rows = list(self.stage_stats)
+        for i, lane in enumerate(self._lanes):
+            if lane.stage.busy_s is not None:
+                rows[i] = replace(rows[i], busy_s=engine_busy_s)
+        self.bottleneck = find_bottleneck(rows, wall_s=self.wall_s, cpu_s=cpu_s, cores=cores)
 
 
 _CAPTURE_ADVICE = (

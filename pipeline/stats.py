@@ -176,7 +176,7 @@ class Bottleneck:
 
 
 def find_bottleneck(
-    stages: list[StageStats], *, wall_s: float, cpu_s: float, cores: int | None = None
+    stages: list[StageStats], *, wall_s: float, cpu_s: float, cores: float | None = None
 ) -> Bottleneck | None:
     """Names the stage that is busy for the largest part of the run.
 

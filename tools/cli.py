@@ -31,6 +31,7 @@ def main() -> None:
 
 def _run() -> None:
     from tools.commands import app
+    from tools.errors import error_line
 
     debug = "--debug" in sys.argv
     try:
@@ -38,23 +39,12 @@ def _run() -> None:
     except Exception as error:
         if debug:
             raise
-        line = " ".join(str(error).split())
-        if not _is_ours(error):
-            line = f"{type(error).__name__}: {line} (a bug in streamseg: --debug shows where)"
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         sys.exit(1)
 
 
 def _quit(number: int, frame: FrameType | None) -> None:
     os._exit(130)
-
-
-def _is_ours(error: Exception) -> bool:
-    from engines.errors import EngineError
-    from pipeline.errors import PipelineError
-    from tools.errors import ToolError
-
-    return isinstance(error, (EngineError, PipelineError, ToolError))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from engines.errors import RefineError
 from engines.refine import parse_refine
+from pipeline.sinks.protocols import is_stream
 from pipeline.sinks.web.address import parse_address
+from tools.names import is_for_each
 from tools.web import DEFAULT_ADDRESS
 
 
@@ -22,7 +24,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    source: str = Field(min_length=1)
+    source: list[str] = Field(min_length=1)
     output: list[str] = Field(default_factory=list)
     mask: str | None = None
     stats: str | None = None
@@ -42,6 +44,7 @@ class RunConfig(BaseModel):
     contours: bool = False
     smooth: bool = False
     show: bool = False
+    mosaic: bool = False
     encoder: str = "auto"
     quality: int = Field(default=23, ge=0, le=51)
     start: float = Field(default=0.0, ge=0)
@@ -62,11 +65,25 @@ class RunConfig(BaseModel):
     force: bool = False
     quiet: bool = False
 
-    @field_validator("output", mode="before")
+    @field_validator("source", "output", mode="before")
     @classmethod
-    def _one_output(cls, value: Any) -> Any:
-        """One needs no list. A comma may be part of a file's name."""
+    def _one_needs_no_list(cls, value: Any) -> Any:
+        """A comma may be part of a file's name."""
         return [value] if isinstance(value, str) else value
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _cameras_by_number(cls, value: Any) -> Any:
+        """In YAML a camera's number needs no quotes."""
+        many = value if isinstance(value, list) else [value]
+        return [str(one) if type(one) is int else one for one in many]
+
+    @field_validator("source")
+    @classmethod
+    def _named(cls, value: list[str]) -> list[str]:
+        if not all(value):
+            raise ValueError("a source has no name")
+        return value
 
     @field_validator("refine")
     @classmethod
@@ -92,10 +109,10 @@ class RunConfig(BaseModel):
             parse_address(value)
         return value
 
-    @field_validator("source", "reconnect", mode="before")
+    @field_validator("reconnect", mode="before")
     @classmethod
     def _written_as_a_number(cls, value: Any) -> Any:
-        """In YAML a camera's number, or one of attempts, needs no quotes."""
+        """In YAML a number of attempts needs no quotes."""
         return str(value) if type(value) is int else value
 
     @field_validator("size", "camera_size", mode="before")
@@ -138,7 +155,7 @@ def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:
     """
     values: dict[str, Any] = read_yaml(config) if config is not None else {}
     values.update({key: value for key, value in given.items() if _is_given(key, given)})
-    if "source" not in values:
+    if values.get("source") in (None, []):
         raise typer.BadParameter(
             "name a SOURCE: a video file, an image, a folder, a glob, a camera or a URL"
         )
@@ -152,6 +169,8 @@ def merge(config: Path | None, given: dict[str, Any]) -> RunConfig:
         raise typer.BadParameter("--rle adds masks to statistics; name their file with --stats")
     if ask.web_token is not None and ask.web is None:
         raise typer.BadParameter("--web-token guards the web page; ask for the page with --web")
+    if fault := _fault_of_several(ask):
+        raise typer.BadParameter(fault)
     return ask
 
 
@@ -170,7 +189,40 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _is_given(key: str, given: dict[str, Any]) -> bool:
     """Whether the command line has the option; one that may be repeated is [] if it has not."""
-    return given.get(key) is not None and (key != "output" or bool(given[key]))
+    return given.get(key) not in (None, [])
+
+
+def _fault_of_several(ask: RunConfig) -> str:
+    """What a run of several sources cannot do as it was asked for; empty if it can."""
+    if ask.report is not None and is_for_each(ask.report):
+        return f"--report {ask.report}: one file tells of all sources; name it without braces"
+    if ask.mosaic and not (ask.show or ask.web is not None):
+        return "--mosaic is a picture to be looked at; add --show or --web"
+    count = len(ask.source)
+    if count == 1:
+        return ""
+    if (ask.show or ask.web is not None) and not ask.mosaic:
+        option = "--show" if ask.show else "--web"
+        return f"{option} shows one picture, not {count} sources'; --mosaic makes one of them"
+    options: list[tuple[str, str | None]] = [("-o", target) for target in ask.output]
+    options += [("--mask", ask.mask), ("--stats", ask.stats), ("--trace", ask.trace)]
+    for option, target in options:
+        if target is not None and not is_for_each(target):
+            return (
+                f"{option} {target}: {count} sources cannot share it; put {{name}} or {{index}} "
+                f"where their names differ, such as {_with_name(target)}"
+            )
+    return ""
+
+
+def _with_name(target: str) -> str:
+    """How a user may have meant it."""
+    if is_stream(target) or target.endswith("/"):
+        return f"{target.rstrip('/')}/{{name}}"
+    path = Path(target)
+    if "%" in path.name or not path.suffix:
+        return f"{path}/{{name}}/" if not path.suffix else f"{path.parent / '{name}' / path.name}"
+    return f"{path.with_name('{name}' + path.suffix)}"
 
 
 def _fault(error: Any, given: dict[str, Any], config: Path | None) -> str:

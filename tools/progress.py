@@ -6,39 +6,56 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from pipeline.runner import Pipeline
 from pipeline.sinks import Output
+from pipeline.together import Books
 
 _LINE_EVERY_S = 5.0
 _WINDOW_S = 3.0
 
 
 class Printer:
-    """Prints for people; with `quiet`, nothing."""
+    """Prints for people; with `quiet`, nothing but errors. Any thread may have it print."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, whose: str = "") -> None:
         self._quiet = quiet
+        self._before = f"{whose}: " if whose else ""
+
+    def named(self, name: str) -> Printer:
+        """The same for one of several sources: its name stands before every line."""
+        return Printer(self._quiet, name)
 
     def note(self, line: str) -> None:
         if not self._quiet:
-            print(line, file=sys.stderr, flush=True)
+            self._print(f"{self._before}{line}")
+
+    def error(self, line: str) -> None:
+        """What failed while the rest goes on."""
+        self._print(f"error: {self._before}{line}")
+
+    @staticmethod
+    def _print(line: str) -> None:
+        # In one piece: of two threads that print, neither is to be in the other's line.
+        print(f"{line}\n", end="", file=sys.stderr, flush=True)
 
     @contextmanager
-    def progress(self, total: int | None, pipeline: Pipeline) -> Iterator[Callable[[], None]]:
+    def progress(
+        self, total: int | None, books: Books, more: Callable[[], str] = lambda: ""
+    ) -> Iterator[Callable[[], None]]:
         """Gives a function to call for every frame: a bar on a terminal, else a line now and
-        then.
+        then; `more` is what is added to it.
         """
         if self._quiet:
             yield lambda: None
         elif sys.stderr.isatty():
-            with _bar(total, pipeline) as tick:
+            with _bar(total, books, more) as tick:
                 yield tick
         else:
-            yield _Lines(total, pipeline, self.note)
+            yield _Lines(total, books, more, self.note)
 
     @contextmanager
     def building(self) -> Iterator[Callable[[str, float | None], bool]]:
@@ -84,11 +101,15 @@ class Printer:
 
     def summary(self, pipeline: Pipeline, outputs: list[Output]) -> None:
         """The ledger, the rate, the bottleneck and what was written."""
+        self.result(_summary(pipeline, outputs))
+
+    def result(self, lines: Iterable[str]) -> None:
+        """Lines on stdout, for people as for programs."""
         if self._quiet:
             return
         try:
-            for line in _summary(pipeline, outputs):
-                print(line)
+            for line in lines:
+                print(f"{self._before}{line}")
             sys.stdout.flush()
         except OSError:
             # Whoever read this has gone, or the disk under a log is full. The outputs are whole;
@@ -135,8 +156,14 @@ class _Rate:
 class _Lines:
     """A line every few seconds, for logs and pipes."""
 
-    def __init__(self, total: int | None, pipeline: Pipeline, say: Callable[[str], None]) -> None:
-        self._total, self._pipeline, self._say = total, pipeline, say
+    def __init__(
+        self,
+        total: int | None,
+        books: Books,
+        more: Callable[[], str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._total, self._books, self._more, self._say = total, books, more, say
         self._rate = _Rate()
         self._last = time.perf_counter()
         self._rate(self._last, 0)
@@ -145,19 +172,18 @@ class _Lines:
         now = time.perf_counter()
         if now - self._last >= _LINE_EVERY_S:
             self._last = now
-            self._say(
-                describe(self._pipeline, self._total, self._rate(now, self._pipeline.delivered))
-            )
+            rate = self._rate(now, self._books.delivered)
+            self._say(describe(self._books, self._total, rate) + self._more())
 
 
-def describe(pipeline: Pipeline, total: int | None, rate: float) -> str:
+def describe(books: Books, total: int | None, rate: float) -> str:
     """Progress as one line."""
-    done = pipeline.delivered
+    done = books.delivered
     text = f"{done}/{total} frames" if total else f"{done} frames"
     text += f", {rate:.1f} fps"
     if total and rate:
         text += f", {max(0.0, total - done) / rate:.0f} s left"
-    return f"{text}, {pipeline.dropped} dropped" if pipeline.dropped else text
+    return f"{text}, {books.dropped} dropped" if books.dropped else text
 
 
 @contextmanager
@@ -172,7 +198,7 @@ def _counting_bar(total: int) -> Iterator[Callable[[int, str], None]]:
 
 
 @contextmanager
-def _bar(total: int | None, pipeline: Pipeline) -> Iterator[Callable[[], None]]:
+def _bar(total: int | None, books: Books, more: Callable[[], str]) -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -186,8 +212,8 @@ def _bar(total: int | None, pipeline: Pipeline) -> Iterator[Callable[[], None]]:
             now = time.perf_counter()
             if now >= next_at:  # ten times a second is enough for eyes
                 next_at = now + 0.1
-                line = describe(pipeline, total, rate(now, pipeline.delivered))
-                bar.update(task, completed=pipeline.delivered, description=line)
+                line = describe(books, total, rate(now, books.delivered)) + more()
+                bar.update(task, completed=books.delivered, description=line)
 
         yield tick
 

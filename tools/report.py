@@ -12,12 +12,11 @@ from pipeline.runner import Pipeline
 from pipeline.sinks import Output
 from pipeline.sinks.destination import disk_errors
 from pipeline.sinks.images import write_whole
-from pipeline.sources import AnySource
 
 
 def make_report(
     *,
-    source: AnySource,
+    source: str,
     engine: Engine,
     pipeline: Pipeline,
     outputs: list[Output],
@@ -31,7 +30,7 @@ def make_report(
     bottleneck = pipeline.bottleneck
     return {
         "schema": 1,
-        "source": source.name,
+        "source": source,
         "model": engine.card.name,
         "engine": asdict(engine.info),
         "every": every,

@@ -25,6 +25,10 @@ streamseg run in.mp4 --model my.onnx --card my.yaml --mask ids.mkv
 
 streamseg run street.mp4 --show -o rtsp://localhost:8554/segmented
 
+streamseg run a.mp4 b.mp4 c.mp4 -o painted/{name}.mp4 --report all.json
+
+streamseg run rtsp://camera1/live rtsp://camera2/live 0 --mosaic --web -o {name}.mkv
+
 streamseg run in.mp4 --model unet/resnet34 --weights mine.pth --card mine.yaml -o out.mp4
 """
 
@@ -33,10 +37,11 @@ Opt = typer.Option
 
 def run(
     source: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
             help="A video file, an image, a folder or glob of images, a camera (0, /dev/video0), "
-            "or a URL: rtsp, rtmp, http (HLS, MJPEG, files), udp, srt."
+            "or a URL: rtsp, rtmp, http (HLS, MJPEG, files), udp, srt. Several may stand side by "
+            "side; their outputs then hold {name} or {index}."
         ),
     ] = None,
     output: Annotated[
@@ -117,6 +122,10 @@ def run(
         bool | None,
         Opt("--show", help="Show it in a window: q quits, h names the other keys."),
     ] = None,
+    mosaic: Annotated[
+        bool | None,
+        Opt("--mosaic", help="Several sources: side by side in one picture, for --show or --web."),
+    ] = None,
     encoder: Annotated[
         str | None,
         Opt(help="auto (hardware if there is any), libx264, h264_nvenc, ... Default: auto."),
@@ -187,7 +196,7 @@ def run(
     quiet: Annotated[bool | None, Opt("--quiet", "-q", help="Print errors only.")] = None,
     debug: Annotated[bool, Opt("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Segment a video, a live stream, a camera, an image or a folder of images."""
+    """Segment a video, a live stream, a camera, an image or a folder of images; or several."""
     given = dict(locals())
     for name in ("config", "debug"):
         given.pop(name)

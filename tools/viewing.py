@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+from pipeline.mosaic import Tile
 from pipeline.sinks.stream import StreamSink
 from pipeline.sinks.window import WindowSink
 from pipeline.sources import AnySource
@@ -14,16 +15,15 @@ from pipeline.stages import Controls
 
 @contextmanager
 def window_for(
-    wanted: bool, source: AnySource, controls: Controls, say: Callable[[str], None]
+    wanted: bool, title: str, controls: Controls, say: Callable[[str], None]
 ) -> Iterator[WindowSink | None]:
-    """A window, if one is wanted, that is taken away whatever happens; a still stays in it until
-    the user has seen it. Raises SinkError where there can be none.
+    """A window, if one is wanted, that is taken away whatever happens. Raises SinkError where there
+    can be none.
     """
     if not wanted:
         yield None
         return
-    window = WindowSink(source.name, controls, say=say)
-    window.stay = source.info.frames == 1
+    window = WindowSink(title, controls, say=say)
     with closing(window):
         yield window
 
@@ -35,5 +35,5 @@ def is_paced(source: AnySource, sinks: Sequence[Any]) -> bool:
     if source.live or source.info.frames == 1:
         return False
     streams = any(isinstance(sink, StreamSink) for sink in sinks)
-    window = any(isinstance(sink, WindowSink) for sink in sinks)
+    window = any(isinstance(sink, (WindowSink, Tile)) for sink in sinks)
     return streams or (window and all(sink.policy != "block" for sink in sinks))

@@ -369,7 +369,7 @@ class TestUsage:
             (["--quality", "-1"], ["--quality", "-1"]),
             (["--rle"], ["--rle", "--stats"]),
             (["--show-me"], ["--show-me"]),
-            (["second.mp4"], ["second.mp4"]),
+            (["second.mp4", "-o", "o.mp4"], ["2 sources", "{name}"]),
         ],
         ids=" ".join,
     )

@@ -428,7 +428,7 @@ def test_shipped_configs_run(streamseg, clip, colours, tmp_path):
             *asked.get("output", []),
             *(asked.get(k) for k in ("mask", "stats", "report")),
         ]:
-            assert name is None or (tmp_path / name).is_file()
+            assert name is None or (tmp_path / name.replace("{name}", clip.stem)).is_file()
 
 
 def test_force_overwrites(streamseg, picture, colours, tmp_path):

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.runner import Pipeline
 from pipeline.stats import Histogram
+from pipeline.together import Books
 
 TICK_S = 0.5
 PERCENTS = (50, 90, 99, 99.9)
@@ -32,7 +32,7 @@ class Figures:
     What is `now` covers the last two seconds, all else the whole run.
     """
 
-    def __init__(self, pipeline: Pipeline | None) -> None:
+    def __init__(self, pipeline: Books | None) -> None:
         self.pipeline = pipeline
         self.fps = 0.0
         self.history: deque[dict[str, float | None]] = deque(maxlen=_HISTORY_TICKS)

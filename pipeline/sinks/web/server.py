@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from pipeline.runner import Pipeline
 from pipeline.sinks.web.address import Address
 from pipeline.sinks.web.app import MAX_VIEWERS, App, event
 from pipeline.sinks.web.connection import MAX_HEADERS, connection_class
@@ -21,6 +20,7 @@ from pipeline.sinks.web.figures import TICK_S, Figures
 from pipeline.sinks.web.guard import Guard
 from pipeline.sinks.web.live import Live
 from pipeline.sinks.web.refusals import Refusals
+from pipeline.together import Books
 
 if TYPE_CHECKING:
     from pipeline.sinks.web.rtc import Peers
@@ -50,7 +50,7 @@ class Server:
         self._say = say
 
     @contextmanager
-    def running(self, pipeline: Pipeline | None) -> Iterator[None]:
+    def running(self, pipeline: Books | None) -> Iterator[None]:
         """Serves until the block ends; at its end the viewers are told so and parted from."""
         started = threading.Event()
         thread = threading.Thread(target=self._run, args=(Figures(pipeline), started), name="page")

@@ -13,13 +13,14 @@ import numpy as np
 from engines.card import Card
 from pipeline.channel import Policy
 from pipeline.frame import Frame
-from pipeline.runner import Frames, Pipeline
+from pipeline.runner import Frames
 from pipeline.sinks.web.address import Address, page_url
 from pipeline.sinks.web.h264 import SharedEncoder
 from pipeline.sinks.web.live import Live
 from pipeline.sinks.web.pictures import fit_for_web, jpeg
 from pipeline.sinks.web.server import Server
 from pipeline.stages.look import Controls
+from pipeline.together import Books
 
 _MAX_FPS = 30
 # What encoding may take of its thread's time, by the wall: where the cores are busy it is slower,
@@ -53,7 +54,7 @@ class WebSink:
         port = int(listening.getsockname()[1])
         self.url = page_url(address, port, token)
         self.notes: list[str] = []
-        self.pipeline: Pipeline | None = None
+        self.pipeline: Books | None = None
         """Whose figures the page shows; to be set before `run`, and let go of at its end."""
         self._listening = listening
         self._live = Live(card, controls)
