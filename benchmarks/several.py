@@ -101,7 +101,9 @@ def row(pipelines: Sequence[Pipeline], wall_s: float, cpu_s: float, each: int) -
     """
     counts = [pipeline.ledger.delivered for pipeline in pipelines]
     if counts != [each] * len(pipelines):
-        raise RuntimeError(f"{counts} frames came through, not {each} of each source")
+        raise SystemExit(
+            f"{counts} frames came through, not {each} of each: give a longer video, or --frames"
+        )
     return {
         "fps": round(sum(counts) / wall_s, 3),
         "cpu_ms": round(1000 * cpu_s / sum(counts), 3),
@@ -131,7 +133,8 @@ def main() -> None:
         run_one(engine, args.video, max(8, args.frames // 8))  # warm
         rounds: list[dict[str, Any]] = []
         for number in range(args.rounds):
-            order = list(kinds) if number % 2 == 0 else list(kinds)[::-1]
+            turn = number % len(kinds)
+            order = [*kinds][turn:] + [*kinds][:turn]
             got = {kind: kinds[kind]() for kind in order}
             rounds.append({kind: got[kind] for kind in kinds})
             print("  ".join(f"{kind} {got[kind]['fps']:.2f} fps" for kind in kinds), flush=True)
