@@ -91,11 +91,19 @@ def account(
                 ledger.skipped[branch.sink.name] = before + unseen
 
 
-def measure(lanes: Sequence[Lane], branches: Sequence[Branch], cpu_s: float) -> list[StageStats]:
-    """A row for each stage and sink, in order; `cpu_s` is what the whole process has used."""
+def measure(
+    lanes: Sequence[Lane], branches: Sequence[Branch], cpu_s: float, *, live: bool
+) -> list[StageStats]:
+    """A row for each stage and sink, in order; `cpu_s` is what the whole process has used.
+
+    Who reads a `live` source waits for the world to go on, which is no work: there the capture is
+    busy for as long as it used a processor.
+    """
     rows: list[StageStats] = []
     wait_in = 0.0
     for lane in lanes:
+        if live and lane is lanes[0]:
+            wait_in = max(0.0, lane.meter.wall_s - lane.meter.cpu_s - lane.channel.put_wait_s)
         meter, channel, stage = lane.meter, lane.channel, lane.stage
         wait_in += meter.engine_wait_s
         busy = meter.wall_s - wait_in - channel.put_wait_s

@@ -378,7 +378,7 @@ class Pipeline:
         self.ledger.outages = getattr(self._source, "outages", None)
         for cause, count in self._source.lost.items():
             self.ledger.lose(cause, count)
-        self.stage_stats = measure(self._lanes, self._branches, cpu_s)
+        self.stage_stats = measure(self._lanes, self._branches, cpu_s, live=self._source.live)
         self.bottleneck = find_bottleneck(self.stage_stats, wall_s=self.wall_s, cpu_s=cpu_s)
 
     @property
@@ -393,7 +393,7 @@ class Pipeline:
         `cpu_s` is what was used on its behalf, `cores` its part of them, and `engine_busy_s` how
         long the engine was at work meanwhile, for whomever: that is what may hold it back.
         """
-        self.stage_stats = measure(self._lanes, self._branches, cpu_s)
+        self.stage_stats = measure(self._lanes, self._branches, cpu_s, live=self._source.live)
         rows = list(self.stage_stats)
         for i, lane in enumerate(self._lanes):
             if lane.stage.busy_s is not None:

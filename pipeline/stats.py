@@ -191,7 +191,7 @@ def find_bottleneck(
         return None
     saturated = cpu_s > 0.85 * cores * wall_s
     worst = max(stages, key=lambda s: s.cpu_s if saturated else s.busy_s)
-    frames = max(s.frames for s in stages)
+    frames = worst.frames  # of a live source more may have been captured
     others = [s for s in stages if s is not worst]
     # A stage that shares saturated cores is slow for want of them; its CPU time is its own cost.
     alone = [(s.cpu_s if saturated else s.busy_s) / s.frames for s in others]

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.fake_engine import FakeEngine
+from engines.fake_engine import FakeEngine, fake_card
+from pipeline.api import stages_for
 from pipeline.runner import Pipeline
+from pipeline.sources import SyntheticSource
 from pipeline.stages import colorize, infer, preprocess
 from pipeline.stats import Bottleneck, Histogram, Meter, StageStats, engine_wait, find_bottleneck
 from tests.pipeline.troubled import CARD, Collector, Numbers, Plan
@@ -307,3 +309,16 @@ def test_latency_runs_from_capture_to_the_sink():
     assert 40 <= latency["p50"] <= latency["max"]
     assert latency["max"] <= pipeline.wall_s * 1000
     assert begun < pipeline.first_frame_at < begun + pipeline.wall_s + 0.05
+
+
+@pytest.mark.timeout(30)
+def test_waiting_for_a_camera_is_not_called_reading():
+    """The camera sends 50 frames a second, and the network takes 20 of them."""
+    with FakeEngine(fake_card(18, 32), depth=2, parallel=1, delay_s=0.05) as engine:
+        source = SyntheticSource(45, 80, 60, fps=50, paced=True)
+        pipeline = Pipeline(source, stages_for(engine))
+        pipeline.run()
+    assert pipeline.ledger.dropped["stale"] > 10
+    assert pipeline.bottleneck.stage == "infer"
+    capture = pipeline.stage_stats[0]
+    assert capture.busy_s < 0.5 * capture.wait_in_s
