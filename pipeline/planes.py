@@ -61,7 +61,9 @@ class Planes:
     @classmethod
     def blank(cls, height: int, width: int, matrix: Matrix) -> Planes:
         """A picture to be filled in."""
-        return cls(av.VideoFrame(width, height, FORMAT), matrix, writeable=True)
+        video = av.VideoFrame(width, height, FORMAT)
+        video.colorspace = int(matrix)  # PyAV before version 18 takes BT.2020 from here alone
+        return cls(video, matrix, writeable=True)
 
     def copy(self) -> Planes:
         """The same picture in memory of its own, to be written to."""
