@@ -102,9 +102,9 @@ def measure(
     rows: list[StageStats] = []
     wait_in = 0.0
     for lane in lanes:
-        if live and lane is lanes[0]:
-            wait_in = max(0.0, lane.meter.wall_s - lane.meter.cpu_s - lane.channel.put_wait_s)
         meter, channel, stage = lane.meter, lane.channel, lane.stage
+        if live and lane is lanes[0]:
+            wait_in = max(0.0, meter.wall_s - meter.cpu_s - channel.put_wait_s)
         wait_in += meter.engine_wait_s
         busy = meter.wall_s - wait_in - channel.put_wait_s
         rows.append(

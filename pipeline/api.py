@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +50,16 @@ def segment(
         live=live,
         say=say,
     )
-    with closing(opened):
+    with closing(opened), ExitStack() as ours:
         if isinstance(model, (str, Path)):
-            with load_engine(model, **engine_options) as engine:
-                stages = stages_for(engine, look, smooth, every)
-                with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
-                    yield iter(pipeline)
+            engine = ours.enter_context(load_engine(model, **engine_options))
+        elif engine_options:
+            raise TypeError(f"an engine is loaded already: {', '.join(engine_options)}")
         else:
-            if engine_options:
-                raise TypeError(f"an engine is loaded already: {', '.join(engine_options)}")
-            stages = stages_for(model, look, smooth, every)
-            with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
-                yield iter(pipeline)
+            engine = model  # the caller closes it
+        stages = stages_for(engine, look, smooth, every)
+        with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
+            yield iter(pipeline)
 
 
 def stages_for(

@@ -328,9 +328,7 @@ class Pipeline:
     def _interrupt_others(self) -> None:
         """Wakes the source and sinks that wait for somebody, and not at a channel."""
         for waiting in (self._source, *(branch.sink for branch in self._branches)):
-            interrupt = getattr(waiting, "interrupt", None)
-            if interrupt is not None:
-                interrupt()
+            _interrupt(waiting)
 
     def _stop_lanes(self) -> None:
         for lane in self._lanes:
@@ -355,9 +353,7 @@ class Pipeline:
             return
         self._closed = True
         self._stop_lanes()
-        interrupt = getattr(self._source, "interrupt", None)
-        if interrupt is not None:
-            interrupt()  # of the sinks one may wait for its user, whom it is to have seen the end
+        _interrupt(self._source)  # not the sinks: one may wait for its user to have seen the end
         for branch in self._branches:
             # What the sinks were given is still written; after an error they are stopped already.
             branch.channel.end()
@@ -399,6 +395,13 @@ class Pipeline:
             if lane.stage.busy_s is not None:
                 rows[i] = replace(rows[i], busy_s=engine_busy_s)
         self.bottleneck = find_bottleneck(rows, wall_s=self.wall_s, cpu_s=cpu_s, cores=cores)
+
+
+def _interrupt(waiting: object) -> None:
+    """Wakes a source or sink that can be woken."""
+    interrupt = getattr(waiting, "interrupt", None)
+    if interrupt is not None:
+        interrupt()
 
 
 _CAPTURE_ADVICE = (
