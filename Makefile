@@ -35,7 +35,7 @@ test-oldest: $(DEMO_CLIP)
 	.venv-oldest/bin/uv pip install --quiet --resolution lowest-direct -e . \
 	    --python .venv-oldest/bin/python
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
-	    pytest pytest-timeout hypothesis onnxruntime pycocotools
+	    pytest pytest-rerunfailures pytest-timeout hypothesis onnxruntime pycocotools
 	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) .venv-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 # On a machine with an NVIDIA GPU, in an environment that has TensorRT and PyCUDA (docs/nvidia.md):

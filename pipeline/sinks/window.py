@@ -25,7 +25,7 @@ from pipeline.stages.look import Controls
 _STEP = 0.1  # of the overlay's strength
 
 # Seconds that a display may take to open a window, and to show a picture.
-_OPEN_S, _SHOW_S = 30.0, 5.0
+_OPEN_S, _SHOW_S = 30.0, 10.0
 
 _ADVICE = "leave out --show, or write a file with -o"
 

@@ -34,10 +34,10 @@ def live(fps, delay_s, seconds=0.6, depth=2):
 
 
 def test_a_rate_that_is_easy_misses_nothing():
-    run = live(50, 0.001, seconds=1.0)
-    assert (run.frames, run.missed) == (50, 0)
-    assert len(run.latency) == 50
-    assert run.fps == 50
+    run = live(10, 0.001, seconds=1.5)  # a shared machine may stand still for tens of milliseconds
+    assert (run.frames, run.missed) == (15, 0)
+    assert len(run.latency) == 15
+    assert run.fps == 10
 
 
 def test_a_rate_that_is_too_high_misses_what_the_engine_cannot_take():
