@@ -44,7 +44,8 @@ GPU_RESULT ?= benchmarks/results/tensorrt
 GPU_BENCH_ARGS ?=
 test-gpu:
 	STREAMSEG_GPU=1 $(PYTHON) -m pytest -v -s -W default tests/gpu \
-	    tests/engines/test_contract.py -k 'gpu or tensorrt' $(PYTEST_ARGS)
+	    tests/engines/test_contract.py tests/engines/cuda/test_kernels.py -k 'gpu or tensorrt' \
+	    $(PYTEST_ARGS)
 
 accept-gpu:
 	nvidia-smi -L
