@@ -221,6 +221,8 @@ __device__ inline int label_between(const Labels &labels, Place row, Place colum
         for (int c = 0; c < 4; c++)
             ids[r][c] = line[inside(column.first - 1 + c, labels.width)];
     }
+    if (ids[1][1] == ids[1][2] && ids[1][1] == ids[2][1] && ids[1][1] == ids[2][2])
+        return ids[1][1];  // see `only_label`
     Weights down = weights(row, labels.smooth), along = weights(column, labels.smooth);
     unsigned highest = 0;
     int best = 0;
@@ -252,15 +254,16 @@ __device__ inline int label_at(const Labels &labels, int y, int x, int height, i
     return label_between(labels, place(y, labels.height, height), place(x, labels.width, width));
 }
 
-// The one label that pixels (top to bottom, left to right) of the picture can have, both ends
-// included; -1 if there may be several.
+// The label of all the pixels (top to bottom, left to right, both included, cut to the picture) if
+// the two rows and columns of labels that each lies between are alike: they weigh 9 / 16 or more.
+// -1 if there may be several.
 __device__ inline int only_label(const Labels &labels, int top, int bottom, int left, int right,
                                  int height, int width)
 {
-    int row = max(place(max(top, 0), labels.height, height).first - 1, 0);
-    int column = max(place(max(left, 0), labels.width, width).first - 1, 0);
-    int last_row = place(min(bottom, height - 1), labels.height, height).first + 2;
-    int last_column = place(min(right, width - 1), labels.width, width).first + 2;
+    int row = place(max(top, 0), labels.height, height).first;
+    int column = place(max(left, 0), labels.width, width).first;
+    int last_row = place(min(bottom, height - 1), labels.height, height).first + 1;
+    int last_column = place(min(right, width - 1), labels.width, width).first + 1;
     last_row = min(last_row, labels.height - 1);
     last_column = min(last_column, labels.width - 1);
     int only = labels.at[(long long)row * labels.pitch + column];

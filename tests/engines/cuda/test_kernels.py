@@ -172,8 +172,7 @@ def test_colours_are_converted_by_the_pictures_matrix(card, matrix):
 @example("nv12", 1, (2, 70), (70, 2), "keep", "area")
 def test_any_size_to_any_size(card, form, number, size, wanted, aspect, sampling):
     apart = check_resize(card, form, number, size, wanted, aspect, sampling)
-    assert apart.max() <= (1 if form == "rgb24" else 4)
-    assert (apart > 0).mean() <= 0.05
+    assert apart.max() <= (1 if form == "rgb24" or sampling == "bilinear" else 4)
 
 
 def check_paint(card, form, number, size, wanted, aspect="stretch", look=None, classes=5, **how):
