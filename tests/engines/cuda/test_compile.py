@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -153,20 +154,39 @@ def test_what_the_card_does_not_take_is_not_kept(cuda, calls, tmp_path):
     assert not kept(tmp_path)
 
 
-@pytest.mark.slow
-def test_nvcc_compiles_for_every_architecture_without_a_warning_or_a_spill(tmp_path_factory):
+@pytest.fixture(scope="module")
+def nvcc():
+    """A real one."""
     if shutil.which("g++") is None:
         pytest.skip("nvcc needs g++")
-    folder = tmp_path_factory.mktemp("toolkit")
-    try:
-        nvcc = real_nvcc(folder)
-    except (OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"no nvcc that knows every architecture, and none can be fetched: {error}")
+    # Not pytest's folders: it keeps those of three runs, and this takes 300 MB.
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            program = real_nvcc(Path(folder))
+        except (OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"no nvcc knows every architecture, and none can be fetched: {error}")
+        yield program
+
+
+@pytest.mark.slow
+def test_nvcc_fuses_nothing_that_a_host_computes_in_steps(nvcc, tmp_path):
+    flags = [flag for flag in kernels.FLAGS if flag != "-cubin"]
+    allowed = [flag for flag in flags if "fmad" not in flag]
+    for some, fused in ((flags, False), (allowed, True)):
+        out = tmp_path / "out.ptx"
+        subprocess.run([nvcc, "-ptx", "-arch=sm_89", *some, "-o", out, kernels.SOURCE], check=True)
+        text = out.read_text()
+        assert ("fma." in text) == fused
+        assert not re.search(r"\.(approx|ftz)", text)
+
+
+@pytest.mark.slow
+def test_nvcc_compiles_for_every_architecture_without_a_warning_or_a_spill(nvcc, tmp_path):
     flags = [flag for flag in kernels.FLAGS if flag != "-cubin"]
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
     strict = ["-Werror", "all-warnings", "-Xptxas", "-v,-warn-spills", "--threads=0"]
     done = subprocess.run(
-        [nvcc, "-fatbin", *flags, *targets, *strict, "-o", folder / "all", kernels.SOURCE],
+        [nvcc, "-fatbin", *flags, *targets, *strict, "-o", tmp_path / "all", kernels.SOURCE],
         capture_output=True,
         text=True,
         check=False,
