@@ -12,7 +12,7 @@ import typer
 
 from tools.nvidia import examine_nvidia, nvidia_lines
 
-_LIBRARIES = ("numpy", "opencv-python", "av", "openvino", "onnx", "onnxruntime")
+_LIBRARIES = ("numpy", "opencv-python", "av", "openvino", "onnx", "onnxruntime", "torch")
 
 
 def doctor(
@@ -60,6 +60,7 @@ def examine() -> dict[str, Any]:
         "tensorrt": _tensorrt(nvidia),
         "openvino": _openvino(),
         "onnxruntime": _onnxruntime(),
+        "torch": _torch(),
     }
     choice = choose_engine()
     devices = engines[choice.engine]["devices"]
@@ -146,3 +147,17 @@ def _onnxruntime() -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     row = {"device": "CPU", "name": name, "precisions": ["fp32"], "default": "fp32"}
     return {"problem": None, "devices": [row]}
+
+
+def _torch() -> dict[str, Any]:
+    """Its devices are the processor and the GPUs that it can use."""
+    from engines.choose import is_installed
+
+    if not is_installed("torch"):
+        problem = "not installed; pip install 'streamseg[models]' (for --engine torch and by name)"
+        return {"problem": problem, "devices": []}
+    try:
+        from engines.torch_engine import torch_devices
+    except ImportError as error:
+        return {"problem": f"installed, but cannot be imported: {error}", "devices": []}
+    return {"problem": None, "devices": torch_devices()}
