@@ -11,6 +11,7 @@ from __future__ import annotations
 import platform
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -72,31 +73,12 @@ def gpu_problem() -> str | None:
     return None if torch.cuda.is_available() else "torch finds no NVIDIA GPU"
 
 
-def torch_devices() -> list[dict[str, Any]]:
-    """What `--device` may be, as `streamseg doctor` lists it: GPUs first, then the CPU."""
-    count = torch.cuda.device_count() if gpu_problem() is None else 0
-    named = [(str(n), n, torch.cuda.get_device_name(n)) for n in range(count)]
-    return [
-        {
-            "device": device,
-            "name": name,
-            "precisions": list(able_precisions(number)),
-            "default": able_precisions(number)[0],
-        }
-        for device, number, name in [*named, ("CPU", None, _processor())]
-    ]
-
-
 def able_precisions(number: int | None) -> tuple[str, ...]:
     """What a GPU, or the CPU (None), computes in; the first is the default."""
     if number is None:
         return ("fp32", "bf16")
     new = torch.cuda.get_device_capability(number) >= _BF16_CAPABILITY
     return ("fp16", "fp32", *(("bf16",) if new else ()))
-
-
-def _processor() -> str:
-    return platform.processor() or platform.machine()
 
 
 def _gpu_number(device: str | None) -> tuple[int | None, str]:
@@ -147,7 +129,7 @@ def prepare(network: PictureNetwork, card: Card, device: str, batch: int, compil
         if device != "cpu":
             # Other streams will be given the memory that was used.
             torch.cuda.synchronize(device)
-            torch.cuda.empty_cache()
+            give_back()
     except EngineError:
         raise
     except Exception as error:  # torch's and its compiler's errors share no base
@@ -156,6 +138,13 @@ def prepare(network: PictureNetwork, card: Card, device: str, batch: int, compil
             f"torch cannot run {card.name} in {kind} on {device}: {one_line(error)}"
         ) from error
     return run
+
+
+def give_back() -> None:
+    """Gives unused memory of the GPU's back, which torch would keep for its next user."""
+    # Refused while anybody captures a graph; then it stays where it is.
+    with suppress(RuntimeError):
+        torch.cuda.empty_cache()
 
 
 class TorchEngine(RingEngine):
@@ -178,7 +167,7 @@ class TorchEngine(RingEngine):
             name="torch",
             precision=precision,
             version=torch.__version__,
-            device=f"CPU ({_processor()})",
+            device=f"CPU ({platform.processor() or platform.machine()})",
             why=why,
         )
         super().__init__(card, info, list(range(SLOTS)), batch=batch, parallel=1)

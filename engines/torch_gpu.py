@@ -26,7 +26,7 @@ from engines.card import Card
 from engines.cuda.device import open_device
 from engines.engine import EngineInfo, Labels, Pictures, RingEngine
 from engines.errors import CaptureError, EngineError, EngineUnavailableError, one_line
-from engines.torch_engine import SLOTS, prepare
+from engines.torch_engine import SLOTS, give_back, prepare
 from engines.torch_network import PictureNetwork
 
 
@@ -108,8 +108,7 @@ class TorchGpuEngine(RingEngine):
         self._slots.clear()
         self._network = None
         self._settings.close()
-        # torch would keep what it was given for its next user, and TensorRT could not have it.
-        torch.cuda.empty_cache()
+        give_back()
 
 
 class TorchContext:
@@ -141,7 +140,7 @@ class TorchContext:
         # What Python would free in the middle of a capture would end it.
         gc.collect()
         # The runs before left memory for this stream; a graph has memory of its own.
-        torch.cuda.empty_cache()
+        give_back()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(external):
             try:
