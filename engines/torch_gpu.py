@@ -149,14 +149,12 @@ class TorchContext:
                 try:
                     work()
                 except BaseException:
-                    # A stream stays in capture until this is called, which fails after a mistake.
+                    # A stream stays in capture until it is ended there.
                     with suppress(RuntimeError):
-                        graph.capture_end()
+                        _end(graph)
                     raise
-                graph.capture_end()
+                _end(graph)
             except Exception as error:  # PyCUDA's and torch's errors share no base
-                with suppress(RuntimeError):
-                    graph.reset()
                 raise CaptureError(
                     f"a CUDA graph could not be captured: {one_line(error)}"
                 ) from error
@@ -177,6 +175,20 @@ class TorchContext:
 
     def _external(self, stream: Any) -> Any:
         return torch.cuda.ExternalStream(stream.handle, device=self._labels.device)
+
+
+# Graphs whose capture CUDA has ended by itself. torch's allocator goes on asking them, because
+# `capture_end` fails before it takes them off the list; freed, they would be memory of others.
+_SPOILT: list[Any] = []
+
+
+def _end(graph: Any) -> None:
+    """Ends a capture; raises RuntimeError where something in it was not allowed."""
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        _SPOILT.append(graph)
+        raise
 
 
 def as_tensor(address: int, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:

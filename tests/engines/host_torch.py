@@ -21,7 +21,7 @@ class HostTorch:
     def __init__(self, host) -> None:
         """`host` is the HostCuda whose memory and streams are meant."""
         self.calls: list[str] = []
-        self.capturing = False
+        self.capturing = self.spoilt = False
         self._current: Any = None
         note, fake = self.calls.append, self
 
@@ -31,6 +31,7 @@ class HostTorch:
 
             def synchronize(self) -> None:
                 if fake.capturing:
+                    fake.spoilt = True
                     raise RuntimeError("operation not permitted when stream is capturing")
 
         class ExternalStream(Stream):
@@ -64,13 +65,15 @@ class HostTorch:
             def capture_begin(self, **options) -> None:
                 accepts(torch.cuda.CUDAGraph.capture_begin, self, **options)
                 assert isinstance(fake._current, ExternalStream), "not on the lane's stream"
-                fake.capturing = True
+                fake.capturing, fake.spoilt = True, False
                 note(f"begin {options['capture_error_mode']}")
 
             def capture_end(self) -> None:
                 assert fake.capturing
                 fake.capturing = False
                 note("end")
+                if fake.spoilt:
+                    raise RuntimeError("operation failed due to a previous error during capture")
 
             def replay(self) -> None:
                 assert isinstance(fake._current, ExternalStream), "not on the lane's stream"

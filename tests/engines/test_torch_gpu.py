@@ -215,13 +215,27 @@ def test_a_capture_that_fails_leaves_the_stream_usable(bound, host):
 
         with pytest.raises(CaptureError, match=f"a CUDA graph could not be captured: {error}"):
             bound.context.capture(bound.stream, work)
-        assert host.calls[-2:] == ["end", "reset"]
+        assert host.calls[-1] == "end"
         assert not host.capturing
         assert host._current is None
         np.testing.assert_array_equal(bound.run(given), expected)
     with pytest.raises(KeyboardInterrupt):
         bound.context.capture(bound.stream, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     assert not host.capturing
+
+
+def test_a_capture_that_cuda_ends_says_why_and_keeps_the_graph(bound, host, monkeypatch):
+    monkeypatch.setattr(torch_gpu, "_SPOILT", kept := [])
+    given = networks.noise(1, CARD)
+    expected = bound.run(given)
+    with pytest.raises(CaptureError, match="not permitted when stream is capturing"):
+        bound.context.capture(
+            bound.stream, host.cuda.ExternalStream(bound.stream.handle).synchronize
+        )
+    assert len(kept) == 1  # torch's allocator still asks it
+    np.testing.assert_array_equal(bound.run(given), expected)
+    bound.context.capture(bound.stream, lambda: bound.context.enqueue(1, bound.stream))()
+    assert len(kept) == 1
 
 
 def test_a_network_that_has_not_run_is_not_captured(bound):
