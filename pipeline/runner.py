@@ -66,7 +66,10 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where frames go. `run` yields each frame once it is safely out, or shown."""
+    """Where frames go. `run` yields each frame once it is safely out, or shown.
+
+    One with `reads_labels = False` takes frames that have none.
+    """
 
     @property
     def name(self) -> str: ...
@@ -382,6 +385,11 @@ class Pipeline:
         """Processor time that this pipeline's own threads have used, once it has ended."""
         meters = [lane.meter for lane in self._lanes] + [b.meter for b in self._branches]
         return sum(meter.cpu_s for meter in meters)
+
+    @property
+    def engine_busy_s(self) -> float:
+        """Seconds for which the engine was at work for this pipeline."""
+        return sum(lane.stage.busy_s() for lane in self._lanes if lane.stage.busy_s is not None)
 
     def settle(self, *, cpu_s: float, cores: float, engine_busy_s: float) -> None:
         """Draws up the stages' times anew, for a pipeline that was not alone in its process.
