@@ -90,7 +90,10 @@ def run(
     ] = None,
     device: Annotated[
         str | None,
-        Opt(help="A GPU's number for TensorRT and torch, or an OpenVINO device (see doctor)."),
+        Opt(
+            help="A GPU's number for TensorRT and torch, or an OpenVINO device (see doctor); 0,1 "
+            "or all to spread several sources over GPUs."
+        ),
     ] = None,
     refine: Annotated[
         str | None,
