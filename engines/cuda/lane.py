@@ -47,8 +47,8 @@ class Surface:
 # One is filled by the host, one goes up, one is computed, one comes down or is emptied.
 SLOTS = 4
 
-# CU_STREAM_NON_BLOCKING of cuda.h, which PyCUDA has no name for: such a stream does not wait for the
-# default one, whose use by anybody would end a capture, too.
+# CU_STREAM_NON_BLOCKING of cuda.h, for which PyCUDA has no name: such a stream does not wait for
+# the default one, whose use by anybody would end a capture, too.
 _NON_BLOCKING = 1
 
 

@@ -229,6 +229,16 @@ class HostCuda:
             target = cuda.at(int(dest), flat.nbytes)
             stream.run(lambda: np.copyto(target, flat))
 
+        def memcpy_htod(dest, src) -> None:
+            need_context("cuMemcpyHtoD")
+            flat = src.reshape(-1).view(np.uint8)
+            np.copyto(cuda.at(int(dest), flat.nbytes), flat)
+
+        def mem_get_info() -> tuple[int, int]:
+            need_context("cuMemGetInfo")
+            used = sum(memory.nbytes for memory in cuda.memory.values())
+            return (8 << 30) - used, 8 << 30
+
         def memcpy_dtoh_async(dest, src, stream=None) -> None:
             need_context("cuMemcpyDtoHAsync")
             flat = dest.reshape(-1).view(np.uint8)
@@ -295,7 +305,7 @@ class HostCuda:
             setattr(self.module, value.__name__, value)
         for value in (pagelocked_empty, memcpy_htod_async, memcpy_dtoh_async, init, event_flags):
             setattr(self.module, value.__name__, value)
-        for value in (Module, Function, module_from_buffer):
+        for value in (Module, Function, module_from_buffer, memcpy_htod, mem_get_info):
             setattr(self.module, value.__name__, value)
         self.module.Event = make_event
 
