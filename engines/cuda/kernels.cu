@@ -68,8 +68,8 @@ __device__ inline Pair pair_at(int i, int in, int out)
     return {(int)first, in_2048ths(at - first)};
 }
 
-// INTER_AREA where a side is enlarged: each sample as wide as what it became, edges interpolated. In
-// OpenCV's doubles, for the least of errors moves an edge by a sample.
+// INTER_AREA where a side is enlarged: each sample as wide as what it became, edges interpolated.
+// In OpenCV's doubles, for the least of errors moves an edge by a sample.
 __device__ inline Pair area_pair_at(int i, int in, int out)
 {
     double larger = (double)out / in, smaller = 1.0 / larger;

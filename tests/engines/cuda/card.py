@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from engines.cuda.device import Device
@@ -27,10 +28,8 @@ def network_input(height, width, entry):
 
 def table_of(colors, painted, share, matrix=None):
     """Of RGB colours, uint8 (256, 3), for RGB pictures or for planes."""
-    colors = colors.astype(np.float64)
-    if matrix is not None:
-        m = from_rgb(matrix).astype(np.float64)
-        colors = colors @ m[:, :3].T + m[:, 3]
+    if matrix is not None:  # in bytes, as the CPU's brush has them
+        colors = cv2.transform(colors.reshape(256, 1, 3), from_rgb(matrix)).reshape(256, 3)
     flags = np.zeros(256, bool)
     flags[list(painted)] = True
     return paint_table(colors, flags, share)

@@ -175,11 +175,11 @@ def test_any_size_to_any_size(card, form, number, size, wanted, aspect, sampling
     assert apart.max() <= (1 if form == "rgb24" or sampling == "bilinear" else 4)
 
 
-def check_paint(card, form, number, size, wanted, aspect="stretch", look=None, classes=5, **how):
+def check_paint(card, form, number, size, wanted, aspect="stretch", look=None, classes=5, out=None):
     """Paints both ways; gives both lanes' labels and checks what is laid on them."""
     look = look or Look()
     image, layout = picture(form, number, size)
-    out = Layout(how.get("out", form), layout.height, layout.width)
+    out = Layout(out or form, layout.height, layout.width)
     config = make_card(*wanted, aspect=aspect, classes=CLASSES)
     labels = labels_of(number, wanted, classes)
     painted = range(1, CLASSES) if look.classes is None else look.classes
@@ -191,8 +191,11 @@ def check_paint(card, form, number, size, wanted, aspect="stretch", look=None, c
     got, ids = card.paint(placed, labels, table, out, network, line)
     # The CPU's brush on the same labels: what differs is the painting alone.
     expected = Painter(config, look).paint(image, ids)
-    for mine, theirs in zip(got, samples(out.format, expected), strict=True):
-        assert np.abs(mine.astype(int) - theirs).max() <= 2
+    theirs = samples(out.format, expected)
+    assert len(got) == len(theirs)
+    # The brush rounds chroma at each of its steps; the kernel once.
+    for most, mine, plane in zip((1, 2, 2), got, theirs, strict=False):
+        assert np.abs(mine.astype(int) - plane).max() <= most
     card.free()
     return ids, LabelScaler()(labels, layout.height, layout.width, config.input)
 
