@@ -11,7 +11,8 @@ cost more a frame.
 `empty stages` are three that only pass frames on, behind a source that hands out one picture over
 and over: channels, threads and accounts without any work. Where a process can be bound to cores
 (Linux), these, the bare channels and the pipeline are taken on one core as well: no thread on
-another core then has to be woken for Python's lock.
+another core then has to be woken for Python's lock. A run during which other programs took more
+than 5 % of the cores is taken again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, undisturbed
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.channel import Policy
 from pipeline.frame import Frame
@@ -177,7 +178,7 @@ def main() -> None:
     rounds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for _ in range(args.rounds):
         for kind, measure in kinds.items():
-            rounds[kind].append(measure())
+            rounds[kind].append(undisturbed(measure))
     medians = {
         kind: {key: round(statistics.median(r[key] for r in rows), 1) for key in rows[0]}
         for kind, rows in rounds.items()
