@@ -26,23 +26,31 @@ NAMES = {
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown of the first clip's figures."""
-    clip, figures = next(iter(result["clips"].items()))
-    rounds = len(next(iter(figures["rounds"].values())))
+    """Markdown of every clip's figures, the clips' side by side in each cell."""
+    clips = list(result["clips"].values())
+    names = " and ".join(f"`{name}`" for name in result["clips"])
+    rounds = len(next(iter(clips[0]["rounds"].values())))
     lines = [
-        f"`{clip}` to an overlay in a file on {result['machine']};",
-        f"medians of {rounds} rounds taken in turns on {result['date']}, at a load average of",
-        f"{result['load_average_before'][0]:g}:",
+        f"{names} to an overlay in a file",
+        f"on {result['machine']}: medians of {rounds} rounds",
+        f"taken in turns on {result['date']} at a load average of "
+        f"{result['load_average_before'][0]:g}. Each cell has a figure for each",
+        "clip, in this order.",
         "",
-        "| | frames/s | ms of CPU a frame | beside the best peer: frames/s, CPU |",
-        "|---|---:|---:|---:|",
+        "| | frames/s | CPU ms a frame | frames/s over the best peer's | its CPU over ours |",
+        "|---|---:|---:|---:|---:|",
     ]
-    for kind, values in figures["medians"].items():
-        beside = figures["beside_the_best_peer"].get(kind)
-        ratio = f"{beside['fps_ratio']:.2f}, {beside['cpu_ratio']:.2f}" if beside else ""
-        lines.append(
-            f"| {NAMES.get(kind, kind)} | {values['fps']:.1f} | {values['cpu_ms']:.1f} | {ratio} |"
-        )
+    for kind in clips[0]["medians"]:
+        values = [clip["medians"][kind] for clip in clips]
+        ratios = [clip["beside_the_best_peer"].get(kind) for clip in clips]
+        cells = [
+            NAMES.get(kind, kind),
+            " / ".join(f"{v['fps']:.1f}" for v in values),
+            " / ".join(f"{v['cpu_ms']:.1f}" for v in values),
+            " / ".join(f"{r['fps_ratio']:.2f}" for r in ratios if r),
+            " / ".join(f"{r['cpu_ratio']:.2f}" for r in ratios if r),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

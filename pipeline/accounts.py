@@ -92,9 +92,15 @@ def account(
 
 
 def measure(
-    lanes: Sequence[Lane], branches: Sequence[Branch], cpu_s: float, *, live: bool
+    lanes: Sequence[Lane],
+    branches: Sequence[Branch],
+    cpu_s: float,
+    *,
+    live: bool,
+    others_core_wait_s: float | None = None,
 ) -> list[StageStats]:
-    """A row for each stage and sink, in order; `cpu_s` is what the whole process has used.
+    """A row for each stage and sink, in order; `cpu_s` is what the whole process has used, and
+    `others_core_wait_s` for how long its threads that are not a stage's waited for a core.
 
     Who reads a `live` source waits for the world to go on, which is no work: there the capture is
     busy for as long as it used a processor.
@@ -116,6 +122,8 @@ def measure(
                 wait_in_s=wait_in,
                 wait_out_s=channel.put_wait_s,
                 advice=stage.advice,
+                core_wait_s=meter.core_wait_s if stage.busy_s is None else others_core_wait_s,
+                elsewhere=stage.busy_s is not None,
             )
         )
         wait_in = channel.get_wait_s
@@ -130,6 +138,7 @@ def measure(
                 wait_in_s=waited,
                 wait_out_s=0.0,
                 advice=branch.sink.advice,
+                core_wait_s=branch.meter.core_wait_s,
             )
         )
     # What no stage's own thread has used was used on behalf of the stage that works elsewhere.

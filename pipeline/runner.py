@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from pipeline.accounts import Branch, Lane, account, measure
 from pipeline.channel import Channel, Policy
+from pipeline.cores import OthersCoreWait
 from pipeline.errors import PipelineError, StoppedError
 from pipeline.frame import Frame
 from pipeline.freshness import channels_behind
@@ -153,11 +154,13 @@ class Pipeline:
         self._closed = False
         self._started_at = 0.0
         self._cpu_at = 0.0
+        self._core_wait: OthersCoreWait | None = None
 
     def __enter__(self) -> Self:
         if self._started_at:
             raise RuntimeError("a pipeline runs once; make a new one")
         self._started_at, self._cpu_at = time.perf_counter(), time.process_time()
+        self._core_wait = OthersCoreWait()
         try:
             for i, lane in enumerate(self._lanes):
                 self._spawn(lane.stage.name, self._run_stage, i)
@@ -377,8 +380,13 @@ class Pipeline:
         self.ledger.outages = getattr(self._source, "outages", None)
         for cause, count in self._source.lost.items():
             self.ledger.lose(cause, count)
-        self.stage_stats = measure(self._lanes, self._branches, cpu_s, live=self._source.live)
+        self.stage_stats = self._measure(cpu_s)
         self.bottleneck = find_bottleneck(self.stage_stats, wall_s=self.wall_s, cpu_s=cpu_s)
+
+    def _measure(self, cpu_s: float) -> list[StageStats]:
+        waited = None if self._core_wait is None else self._core_wait.so_far_s
+        live = self._source.live
+        return measure(self._lanes, self._branches, cpu_s, live=live, others_core_wait_s=waited)
 
     @property
     def threads_cpu_s(self) -> float:
@@ -397,7 +405,7 @@ class Pipeline:
         `cpu_s` is what was used on its behalf, `cores` its part of them, and `engine_busy_s` how
         long the engine was at work meanwhile, for whomever: that is what may hold it back.
         """
-        self.stage_stats = measure(self._lanes, self._branches, cpu_s, live=self._source.live)
+        self.stage_stats = self._measure(cpu_s)
         rows = list(self.stage_stats)
         for i, lane in enumerate(self._lanes):
             if lane.stage.busy_s is not None:

@@ -1,7 +1,8 @@
 """Time at work and time waiting, a stage at a time, and what limits the frame rate.
 
 Waits are measured where they happen (in channels, and for the engine's answer); a stage is busy
-for the rest. Thread CPU time stands beside it, because wall time lies where threads share cores.
+for the rest. Thread CPU time and the time that the thread waited for a core (pipeline/cores.py)
+stand beside it, because wall time lies where threads share cores.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.cores import available_cores
+from pipeline.cores import core_wait_s
 
 _current = threading.local()
 
@@ -27,17 +29,21 @@ class Meter:
         self.cpu_s = 0.0
         self.wall_s = 0.0
         self.engine_wait_s = 0.0
+        self.core_wait_s: float | None = None
+        """Seconds that the thread could have run and had no core; None where nobody can tell."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Measures the calling thread until the block ends."""
         _current.meter = self
-        wall, cpu = time.perf_counter(), time.thread_time()
+        wall, cpu, waited = time.perf_counter(), time.thread_time(), core_wait_s()
         try:
             yield
         finally:
             self.wall_s = time.perf_counter() - wall
             self.cpu_s = time.thread_time() - cpu
+            if waited is not None:
+                self.core_wait_s = (core_wait_s() or waited) - waited
             _current.meter = None
 
     def add_engine_wait(self, begun: float, ended: float) -> None:
@@ -73,6 +79,10 @@ class StageStats:
     wait_in_s: float
     wait_out_s: float
     advice: str = ""
+    core_wait_s: float | None = None
+    """For how long its threads could have run and had no core; None where nobody can tell."""
+    elsewhere: bool = False
+    """Whether the work is done by other threads than its own, perhaps several."""
 
     def as_dict(self) -> dict[str, Any]:
         """A row of the report's `stages`, milliseconds a frame."""
@@ -178,25 +188,43 @@ class Bottleneck:
 def find_bottleneck(
     stages: list[StageStats], *, wall_s: float, cpu_s: float, cores: float | None = None
 ) -> Bottleneck | None:
-    """Names the stage that is busy for the largest part of the run.
+    """Names the stage without which the rest would be fastest, and how fast that is.
 
-    Where all cores are busy, stages also pay for each other's work; then the costliest in CPU
-    time is the one. Without it the rest is limited by its slowest stage and by the cores:
-    min(1 / busy seconds a frame of any other stage, cores / CPU seconds a frame of all others).
-    Returns None for a run without frames.
+    Without a stage the rest is limited by its slowest stage and by the cores: min(1 / seconds a
+    frame that any other stage takes by itself, cores / CPU seconds a frame of all others). Of
+    stages that would gain the same the slowest is named. Waiting for a core is nobody's own time.
+    Python's lock is: beside a stage that keeps it, the others look slower than they are and the
+    limit is too low. Returns None for a run without frames.
     """
     cores = cores or available_cores()
     stages = [s for s in stages if s.frames]
     if not stages or wall_s <= 0:
         return None
     saturated = cpu_s > 0.85 * cores * wall_s
-    worst = max(stages, key=lambda s: s.cpu_s if saturated else s.busy_s)
-    frames = worst.frames  # of a live source more may have been captured
-    others = [s for s in stages if s is not worst]
-    # A stage that shares saturated cores is slow for want of them; its CPU time is its own cost.
-    alone = [(s.cpu_s if saturated else s.busy_s) / s.frames for s in others]
-    limits = [1 / cost for cost in alone if cost > 0]
-    rest_cpu_s = max(0.0, cpu_s - worst.cpu_s) / frames
-    if rest_cpu_s > 0:
-        limits.append(cores / rest_cpu_s)
-    return Bottleneck(worst.name, min(limits, default=math.inf), worst.advice)
+    own = [_own_s(s, cores, saturated) for s in stages]
+
+    def limit_without(i: int) -> float:
+        alone = [cost / s.frames for s, cost in zip(stages, own, strict=True)]
+        limits = [1 / cost for cost in (*alone[:i], *alone[i + 1 :]) if cost > 0]
+        # Of a live source more frames may have been captured than others had work with.
+        rest_cpu_s = max(0.0, cpu_s - stages[i].cpu_s) / stages[i].frames
+        if rest_cpu_s > 0:
+            limits.append(cores / rest_cpu_s)
+        return min(limits, default=math.inf)
+
+    limits = [limit_without(i) for i in range(len(stages))]
+    alike = [i for i, limit in enumerate(limits) if limit >= 0.98 * max(limits)]
+    worst = max(alike, key=lambda i: own[i])
+    return Bottleneck(stages[worst].name, limits[worst], stages[worst].advice)
+
+
+def _own_s(stage: StageStats, cores: float, saturated: bool) -> float:
+    """Seconds that the stage was busy with its own work, and not for want of a core."""
+    busy, cpu, waited = stage.busy_s, stage.cpu_s, stage.core_wait_s
+    if waited is None:
+        # A stage that shares saturated cores is slow for want of them; its CPU time is its own.
+        return min(busy, cpu) if saturated else busy
+    # Work elsewhere may be on several threads side by side, which then wait side by side.
+    side_by_side = max(1.0, (cpu + waited) / busy) if stage.elsewhere and busy else 1.0
+    # Some of the waiting for a core came at the end of other waits, which are not in `busy`.
+    return max(cpu / cores if stage.elsewhere else cpu, busy - waited / side_by_side)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.frame import Frame, Image
 from pipeline.sources.info import AudioTap, SourceInfo
@@ -89,15 +89,16 @@ class SyntheticSource:
 def draw_number(image: Image, number: int) -> None:
     """Writes 16 bits into the top eighth, in place, as black and white blocks that codecs keep."""
     h, w = image.shape[:2]
-    row = (number >> _bit_of_column(w) & 1).astype(np.uint8) * np.uint8(255)
-    image[: h // 8] = row[:, None]
+    row = _blocks(w, 0, number & 255) + _blocks(w, 8, number >> 8 & 255)
+    image[: h // 8] = np.frombuffer(row, np.uint8).reshape(w, 3)
 
 
 @cache
-def _bit_of_column(width: int) -> NDArray[np.int64]:
-    """Which of the bits each column of a picture shows."""
-    ends = [(bit + 1) * width // _BITS for bit in range(_BITS)]
-    return np.searchsorted(ends, np.arange(width), side="right")
+def _blocks(width: int, first: int, byte: int) -> bytes:
+    """The part of a row that shows eight bits, the picture's from `first` on."""
+    ends = [bit * width // _BITS for bit in range(first, first + 9)]
+    sizes = [3 * (end - begin) for begin, end in pairwise(ends)]
+    return b"".join(b"\0\xff"[byte >> i & 1 :][:1] * size for i, size in enumerate(sizes))
 
 
 def read_number(image: Image) -> int:

@@ -181,6 +181,29 @@ def test_where_all_cores_are_busy_the_costliest_stage_is_the_limit():
     assert find_bottleneck(stages, wall_s=1, cpu_s=1.5, cores=2).stage == "slow"
 
 
+def test_waiting_for_a_core_is_not_a_stages_own_time():
+    # The cores are nearly full, and yet what sleeps is the limit: 0.93 beside 1.8 / 2.
+    sleeper = replace(stage("sleeper", 0.95), core_wait_s=0.02)
+    workers = [replace(stage(n, 0.6, 0.45), core_wait_s=0.15) for n in "abcd"]
+    found = find_bottleneck([*workers, sleeper], wall_s=1, cpu_s=1.8, cores=2)
+    assert found.stage == "sleeper"
+    assert found.fps_limit == pytest.approx(2 * 100 / 1.8)
+
+
+def test_threads_that_wait_for_cores_side_by_side_wait_half_as_long():
+    # Two requests at a time: 0.6 s of work each and 0.3 s of waiting for a core.
+    engine = replace(stage("infer", 0.9, 1.2), core_wait_s=0.6, elsewhere=True)
+    sink = replace(stage("file", 0.98, 0.7), core_wait_s=0.0)
+    found = find_bottleneck([engine, sink], wall_s=1, cpu_s=1.9, cores=2)
+    assert found.stage == "file"
+    assert found.fps_limit == pytest.approx(100 / 0.6)
+
+
+def test_of_stages_that_would_gain_the_same_the_slowest_is_named():
+    stages = [stage("a", 0.5), stage("b", 0.97), stage("c", 0.96)]
+    assert find_bottleneck(stages, wall_s=1, cpu_s=0, cores=2).stage == "b"
+
+
 def test_a_run_without_frames_has_no_bottleneck():
     assert find_bottleneck([], wall_s=1, cpu_s=1) is None
     assert find_bottleneck([stage("a", 1, frames=0)], wall_s=1, cpu_s=1) is None
