@@ -207,15 +207,14 @@ def _load_tensorrt(
     from engines.tensorrt.options import PlanOptions
     from engines.tensorrt.plans import Order, load_file, load_kept
 
-    if precision == "int8" or model.card.is_int8:
-        raise EngineUnavailableError(
-            "INT8 is for openvino and onnxruntime so far; with TensorRT take fp16, and the network "
-            "in FP32 to make it from"
-        )
-
     gpu = open_device(device_number(device))
     if model.file.suffix == PLAN_SUFFIX:
         return load_file(model.file, gpu, why, refine)
+    if precision == "int8" or model.card.is_int8:
+        raise EngineUnavailableError(
+            "TensorRT runs INT8 from a plan: streamseg build MODEL --engine tensorrt --precision "
+            "int8 --calibrate VIDEO -o NAME.plan makes one, of the network in FP32"
+        )
     options = PlanOptions.model_validate(
         {
             "precision": "fp16" if precision == "auto" else precision,

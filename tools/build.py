@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +21,8 @@ streamseg build fcn_resnet50 --size 512x1024 --max-batch 8 -o fcn.plan --json fc
 streamseg build lraspp_mobilenet_v3_large --weights mine.pth --engine openvino -o lraspp.onnx
 
 streamseg build voc --precision int8 --calibrate street.mp4 -o voc-int8.onnx
+
+streamseg build voc --engine tensorrt --precision int8 --calibrate street.mp4 -o voc-int8.plan
 
 streamseg build unet/resnet34 --weights mine.pth --card mine.yaml --engine openvino -o unet.onnx
 """
@@ -41,7 +46,7 @@ def build(
     engine: Annotated[str, Opt(help="auto, tensorrt, openvino or onnxruntime.")] = "auto",
     precision: Annotated[
         str,
-        Opt(help="auto (fp16 for TensorRT), fp16, bf16, fp32, or int8 (not TensorRT's yet)."),
+        Opt(help="auto (fp16 for TensorRT), fp16, bf16, fp32, or int8 (with --calibrate)."),
     ] = "auto",
     calibrate: Annotated[
         list[str] | None,
@@ -106,10 +111,8 @@ def build(
         raise typer.BadParameter(
             "--precision int8 and --calibrate VIDEO|FOLDER go together: ranges come from pictures"
         )
-    if precision == "int8" and choice.engine == "tensorrt":
-        raise typer.BadParameter(
-            "--precision int8 is for openvino and onnxruntime so far; TensorRT's is fp16"
-        )
+    if precision == "int8" and output is None:
+        raise typer.BadParameter("--precision int8 makes another network: name its file with -o")
     _check_outputs(output, ".plan" if choice.engine == "tensorrt" else ".onnx", report, force)
     found = _model(model, card, weights, pixels, say)
     if choice.engine == "tensorrt":
@@ -124,9 +127,23 @@ def build(
             "version_compatible": version_compatible,
             "refine": refine or NONE,
         }
-        made = _build_plan(
-            found, options, device, output, say, choice.why, timing_cache, frames, allow_drift
-        )
+        with ExitStack() as opened:
+            exact = None
+            if precision == "int8":
+                int8 = _quantized(found, calibrate or [], allow_drift, say)
+                exact, found = found, opened.enter_context(int8)
+            made = _build_plan(
+                found,
+                options,
+                device,
+                output,
+                say,
+                choice.why,
+                timing_cache,
+                frames,
+                allow_drift,
+                exact,
+            )
     else:
         _refuse_plan_options(
             device=device,
@@ -187,6 +204,7 @@ def _build_plan(
     timing_cache: Path | None,
     frames: Path | None,
     allow_drift: bool,
+    exact: Any,
 ) -> dict[str, Any]:
     from pydantic import ValidationError
 
@@ -213,6 +231,7 @@ def _build_plan(
             frames=frames,
             allow_drift=allow_drift,
             why=why,
+            exact=exact,
         )
         if output is None:
             path, passport = plans.keep(order)
@@ -279,6 +298,25 @@ def _write_int8(
     say.note(f"network {output}, card {output.with_suffix('.yaml')}")
     report = _made(output, "int8", engine, begun, made.card, made.agreement)
     return {**report, "kept_in_fp32": list(made.kept)}
+
+
+@contextmanager
+def _quantized(model: Any, sources: list[str], allow_drift: bool, say: Any) -> Iterator[Any]:
+    """The same in INT8 as TensorRT takes it, for as long as the block lasts: what is kept of it is
+    the plan, whose masks are then proven on the card.
+    """
+    from engines.model import Model
+    from engines.quantize import quantize
+    from tools.calibrate import calibration_pictures
+
+    pictures, held_out = calibration_pictures(sources, model.card)
+    say.note(f"ranges from {len(pictures)} pictures, checked on {len(held_out)} others")
+    options = {"for_tensorrt": True, "allow_drift": allow_drift}
+    made = quantize(model, pictures, held_out, **options, say=say.note)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{made.card.name}.onnx"
+        file.write_bytes(made.data)
+        yield Model(made.card, file)
 
 
 def _save(output: Path, data: bytes, card: Any) -> None:

@@ -96,6 +96,8 @@ def _configure(config: Any, options: PlanOptions, numbers: tuple[int, ...]) -> N
     if numbers[0] < 10:
         if options.precision == "fp16":
             config.set_flag(trt.BuilderFlag.FP16)
+        if options.precision == "int8":
+            config.set_flag(trt.BuilderFlag.INT8)
         sources = trt.TacticSource
         config.set_tactic_sources(
             1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS)

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from engines.refine import NONE, Refine, describe, parse_refine
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 class PlanOptions(BaseModel):
@@ -18,6 +18,7 @@ class PlanOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     precision: Precision = "fp16"
+    """int8 is for networks that engines/quantize.py made; what it left in FP32 is computed so."""
     batch_min: int = Field(default=1, ge=1)
     batch: int = Field(default=1, ge=1, le=256)
     """The size that the plan is tuned for."""

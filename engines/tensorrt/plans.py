@@ -53,11 +53,19 @@ class Order:
     """A folder of pictures for the guard; None: those of the package."""
     allow_drift: bool = False
     why: str = ""
+    exact: Model | None = None
+    """What the guard compares with where the model is in INT8: the network that was quantized."""
+
+    @property
+    def rewritten(self) -> str:
+        """What the graph is rewritten to: one in INT8 is so already, and is not."""
+        precision = self.options.precision
+        return "fp32" if precision == "int8" else precision
 
     @cached_property
     def model_sha256(self) -> str:
         """What the passport says of the model."""
-        return graph_key(self.model, self.options.precision, self.options.refinement)
+        return graph_key(self.model, self.rewritten, self.options.refinement)
 
     @cached_property
     def card(self) -> Card:
@@ -130,7 +138,7 @@ def make(order: Order) -> tuple[bytes, Passport]:
     Raises PlanError, and DriftError where masks differ from FP32's and that is not allowed.
     """
     card, options = order.card, order.options
-    graph = wrapped_graph(order.model, options.precision, order.say, options.refinement)
+    graph = wrapped_graph(order.model, order.rewritten, order.say, options.refinement)
     host = host_of(order.device)
     timing = order.timing_cache or _timing_cache(host.gpu, host.tensorrt)
     begun = time.perf_counter()
@@ -187,7 +195,8 @@ def _reference(order: Order) -> Engine:
 
     name = "onnxruntime" if is_installed("onnxruntime") else "openvino"
     order.say(f"comparing masks with FP32 on {name}")
-    return load_engine(order.model, engine=name, precision="fp32", refine=order.options.refinement)
+    model = order.exact or order.model
+    return load_engine(model, engine=name, precision="fp32", refine=order.options.refinement)
 
 
 def _open(plan: bytes, passport: Passport, device: Device, why: str) -> TensorRtEngine:

@@ -43,13 +43,13 @@ def graph(made):
     return onnx.load_from_string(made.data).graph
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("for_tensorrt", [False, True])
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
-def test_masks_agree_with_fp32_on_every_runtime(tmp_path, symmetric, color):
+def test_masks_agree_with_fp32_on_every_runtime(tmp_path, for_tensorrt, color):
     card = CARD.model_copy(update={"input": CARD.input.model_copy(update={"color": color})})
     exact = model(tmp_path, networks.deep(), card)
     # Random weights: scores are close, and more of them change places than in a trained network.
-    options = {"symmetric": symmetric, "allow_drift": True}
+    options = {"for_tensorrt": for_tensorrt, "allow_drift": True}
     made = quantize(exact, noise(24), noise(8, first=100), **options)
     own = made.card
     assert {"QuantizeLinear", "DequantizeLinear"} <= {n.op_type for n in graph(made).node}
@@ -67,15 +67,20 @@ def test_masks_agree_with_fp32_on_every_runtime(tmp_path, symmetric, color):
         assert 0.97 < found.pixels < 1, engine  # 8 bits, and not FP32 in disguise
 
 
-def test_symmetric_has_no_zero_points(tmp_path):
+def test_tensorrt_gets_no_zero_points_and_no_int32(tmp_path):
     exact = model(tmp_path, networks.deep())
-    for symmetric in (True, False):
-        made = quantize(exact, noise(8), noise(4), symmetric=symmetric, allow_drift=True)
+    for for_tensorrt in (True, False):
+        made = quantize(exact, noise(8), noise(4), for_tensorrt=for_tensorrt, allow_drift=True)
         points = {n.input[2] for n in graph(made).node if n.op_type == "QuantizeLinear"}
         values = [t for t in graph(made).initializer if t.name in points]
         assert values
         zero = all((onnx.numpy_helper.to_array(t) == 0).all() for t in values)
-        assert zero == symmetric
+        assert zero == for_tensorrt
+        kinds = {t.name: t.data_type for t in graph(made).initializer}
+        taken = {kinds.get(n.input[0]) for n in graph(made).node if n.op_type[:2] == "De"}
+        assert (onnx.TensorProto.INT32 not in taken) == for_tensorrt
+        if for_tensorrt:
+            assert {kinds[name] for name in points} == {onnx.TensorProto.INT8}
 
 
 def outlier():

@@ -213,12 +213,31 @@ def test_int8_from_a_clip_runs_and_says_what_it_is(streamseg, clip, tmp_path):
     assert len(list((tmp_path / "ids").glob("*.png"))) == 10
 
 
+@pytest.mark.timeout(110)
+def test_a_plan_in_int8_is_proven_and_runs(on_gpu, network, clip, tmp_path):
+    words = ["--engine", "tensorrt", "--precision", "int8", "--calibrate", clip, "--allow-drift"]
+    built = on_gpu("build", network, *words, "-o", "small8.plan", "--json", "made.json")
+    assert built.code == 0, built.err
+    assert "ranges from 8 pictures, checked on 2 others" in built.err
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert made["options"]["precision"] == "int8"
+    assert made["guard"]["frames"] == 6  # of the package, against the network in FP32
+    report = ["--report", "r.json", "--max-frames", "3"]
+    done = on_gpu("run", clip, "--model", "small8.plan", "--engine", "tensorrt", *report)
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["engine"]["precision"] == "int8"
+    refused = on_gpu("run", clip, "--model", network, "--engine", "tensorrt", "--precision", "int8")
+    assert refused.code == 1
+    assert "-o NAME.plan makes one" in refused.err
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
         (["--precision", "int8", "-o", "x.onnx"], "--precision int8 and --calibrate"),
         (["--calibrate", "CLIP", "-o", "x.onnx"], "--precision int8 and --calibrate"),
-        (["--precision", "int8", "--calibrate", "CLIP"], "-o NAME.onnx writes a network"),
+        (["--precision", "int8", "--calibrate", "CLIP"], "name its file with -o"),
         (["--precision", "int8", "--calibrate", "none", "-o", "x.onnx"], "none"),
         (["--precision", "int8", "--calibrate", "one.png", "-o", "x.onnx"], "has 1 pictures; 5"),
     ],
