@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -24,7 +22,8 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from engines.card import Card
-from engines.errors import EngineError, InferenceError, PictureError
+from engines.errors import PictureError
+from engines.ring import Ring
 
 Pictures = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -109,39 +108,7 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-class _Submission:
-    """One use of a slot. Whoever comes first, its owner or the slot's next user, fetches the
-    labels; so a result that nobody asks for can never keep the engine from going on.
-    """
-
-    def __init__(self, engine: RingEngine, slot: Any, pictures: Pictures) -> None:
-        self._engine = engine
-        self._slot = slot
-        self._pictures: Pictures | None = pictures  # alive for as long as the device may read it
-        self._lock = threading.Lock()
-        self._labels: Labels | None = None
-        self._error: Exception | None = None
-
-    def result(self) -> Labels:
-        with self._lock:
-            if self._slot is not None:
-                try:
-                    self._labels, seconds = self._engine._finish(self._slot)
-                    self._engine._count(seconds)
-                except Exception as error:
-                    self._error = error
-                self._slot = self._pictures = None
-        if self._error is not None:
-            if isinstance(self._error, EngineError):
-                raise self._error
-            raise InferenceError(
-                f"{self._engine.info.name} failed on a picture: {_first_line(self._error)}"
-            ) from self._error
-        assert self._labels is not None
-        return self._labels
-
-
-class RingEngine:
+class RingEngine(Ring[Pictures, Labels]):
     """The half of an engine that all share: checks, a ring of slots, waiting and closing.
 
     A subclass prepares `slots`, whatever one submission needs (a request, a stream and its
@@ -151,81 +118,31 @@ class RingEngine:
     def __init__(
         self, card: Card, info: EngineInfo, slots: list[Any], *, batch: int, parallel: int
     ) -> None:
+        super().__init__(info.name, slots)
         self.card = card
         self.info = info
         self.batch = batch
-        self.depth = len(slots)
         self._parallel = parallel
-        self._free = deque(slots)
-        self._flying: deque[tuple[Any, _Submission]] = deque()
-        self._submitting = threading.Lock()
         self._counting = threading.Lock()
         self._ran_s = 0.0
-        self._closed = False
-
-    @abstractmethod
-    def _start(self, slot: Any, pictures: Pictures) -> None:
-        """Starts on the pictures without waiting."""
 
     @abstractmethod
     def _finish(self, slot: Any) -> tuple[Labels, float]:
         """Waits; returns labels that the caller owns and the seconds that the run took."""
-
-    @abstractmethod
-    def _release(self) -> None:
-        """Frees what the engine holds; nothing is in flight any more."""
 
     @property
     def busy_s(self) -> float:
         with self._counting:
             return self._ran_s / self._parallel
 
-    def _count(self, seconds: float) -> None:
+    def _check(self, pictures: Pictures) -> None:
+        check_pictures(self, pictures)
+
+    def _fetch(self, slot: Any) -> Labels:
+        labels, seconds = self._finish(slot)
         with self._counting:
             self._ran_s += seconds
-
-    def submit(self, pictures: Pictures) -> Pending:
-        check_pictures(self, pictures)
-        with self._submitting:
-            if self._closed:
-                raise EngineError(f"the {self.info.name} engine is closed; load it again")
-            if self._free:
-                slot = self._free.popleft()
-            else:
-                slot, oldest = self._flying[0]
-                _wait(oldest)  # may be interrupted; only then is the slot ours
-                self._flying.popleft()
-            submission = _Submission(self, slot, pictures)
-            try:
-                self._start(slot, pictures)
-            except Exception as error:
-                self._free.append(slot)
-                raise InferenceError(
-                    f"{self.info.name} could not start on a picture: {_first_line(error)}"
-                ) from error
-            self._flying.append((slot, submission))
-            return submission
-
-    def close(self) -> None:
-        with self._submitting:
-            if self._closed:
-                return
-            self._closed = True
-            for _, submission in self._flying:
-                _wait(submission)
-            self._flying.clear()
-            self._release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        return labels
 
 
 def check_pictures(engine: Engine, pictures: Pictures) -> None:
@@ -247,14 +164,3 @@ def check_pictures(engine: Engine, pictures: Pictures) -> None:
             f"{engine.card.name} on {engine.info.name} takes contiguous uint8 "
             f"(1..{engine.batch}, {want.height}, {want.width}, 3) RGB pictures, got {got.strip()}"
         )
-
-
-def _wait(submission: _Submission) -> None:
-    """Waits until the slot is free; a failure stays with the submission for its owner."""
-    with suppress(EngineError):
-        submission.result()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -31,6 +31,10 @@ class InferenceError(EngineError):
     """The engine failed on a picture; it remains usable for the next one."""
 
 
+class CaptureError(EngineError):
+    """A CUDA graph could not be captured or replayed; the same work can be done without one."""
+
+
 class PlanError(EngineError):
     """A plan cannot be built, or is not good here; the message names the field that differs."""
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from engines.choose import load_engine
+from engines.cuda.network import DeviceEngine
 from engines.engine import Engine
+from engines.errors import EngineUnavailableError
 from engines.model import DEFAULT
-from pipeline.runner import Frames, Pipeline
+from pipeline.runner import Frames, Pipeline, Stage
 from pipeline.sources import LiveOptions, open_source
 from pipeline.stages import Controls, Look, colorize, infer, preprocess
+from pipeline.stages.lane import lane_stages
 
 
 @contextmanager
@@ -57,17 +60,40 @@ def segment(
             raise TypeError(f"an engine is loaded already: {', '.join(engine_options)}")
         else:
             engine = model  # the caller closes it
-        stages = stages_for(engine, look, smooth, every)
+        stages = stages_for(engine, look, smooth, every, live=opened.live, say=say)
         with Pipeline(opened, stages, max_latency_s=max_latency_s) as pipeline:
             yield iter(pipeline)
 
 
 def stages_for(
-    engine: Engine, look: Look | Controls | None = None, smooth: bool = False, every: int = 1
-) -> list[Any]:
-    """Preprocess, infer and colorize for an engine and its card."""
+    engine: Engine,
+    look: Look | Controls | None = None,
+    smooth: bool = False,
+    every: int = 1,
+    *,
+    live: bool = False,
+    labels: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Stage]:
+    """The stages between source and sinks for an engine and its card.
+
+    An engine on an NVIDIA GPU resizes and paints there, too. Then frames have `labels` only if
+    these are wanted, and no frame of a `live` source waits for others to make up a batch. `say` is
+    told where the processor does it all the same, and why.
+    """
+    controls = look if isinstance(look, Controls) else Controls(look)
+    if isinstance(engine, DeviceEngine):
+        why = "--smooth works there" if smooth else "--every works there" if every > 1 else ""
+        if not why:
+            try:
+                return lane_stages(
+                    engine, controls, batch=1 if live else engine.batch, labels=labels, say=say
+                )
+            except EngineUnavailableError as error:
+                why = str(error)
+        say(f"note: pictures are resized and painted on the processor: {why}")
     return [
         preprocess(engine.card),
         infer(engine, keep_input=smooth or every > 1, every=every),
-        colorize(engine.card, look, smooth=smooth, carry=every > 1),
+        colorize(engine.card, controls, smooth=smooth, carry=every > 1),
     ]

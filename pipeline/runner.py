@@ -66,7 +66,10 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where frames go. `run` yields each frame once it is safely out, or shown."""
+    """Where frames go. `run` yields each frame once it is safely out, or shown.
+
+    One with `reads_labels = False` takes frames that have none.
+    """
 
     @property
     def name(self) -> str: ...

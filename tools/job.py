@@ -84,7 +84,15 @@ def open_job(ask: RunConfig, model: Model, say: Printer) -> Iterator[Job]:
 def connect(job: Job, engine: Engine, controls: Controls) -> Pipeline:
     """Makes the job's pipeline, ready to run."""
     ask = job.ask
-    stages = stages_for(engine, controls, ask.smooth, ask.every)
+    stages = stages_for(
+        engine,
+        controls,
+        ask.smooth,
+        ask.every,
+        live=job.source.live,
+        labels=any(getattr(sink, "reads_labels", True) for sink in job.sinks),
+        say=job.say.note,
+    )
     if is_paced(job.source, job.sinks):
         stages.insert(0, pace())
     job.trace = tracing(engine) if ask.trace is not None else None

@@ -9,7 +9,7 @@ event that lets the thread sleep.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from engines.card import Card
 from engines.cuda.device import Device
+from engines.cuda.graph import Graph
 from engines.cuda.memory import Staging
 from engines.engine import EngineInfo, Labels, Pictures, RingEngine
 from engines.errors import InferenceError, PlanError
@@ -50,7 +51,7 @@ class TensorRtEngine(RingEngine):
         import tensorrt as trt
 
         version()
-        self._device = device
+        self.device = device
         self._log = make_log()
         self._slots: list[_Slot] = []
         with device.current():
@@ -62,9 +63,9 @@ class TensorRtEngine(RingEngine):
                 if self._engine is None:
                     raise PlanError(f"TensorRT cannot load the plan: {self._log.text()}")
                 self._least, most = _batches(self._engine, card)
-                shape = (card.input.height, card.input.width)
+                self._shape = (card.input.height, card.input.width)
                 for _ in range(slots):
-                    self._slots.append(_Slot(self._engine, most, shape, self._log))
+                    self._slots.append(_Slot(self._engine, most, self._shape, self._log))
                 self._epoch = cuda.Event()
                 self._epoch.record(self._slots[0].stream)
             except (cuda.Error, RuntimeError, TypeError) as error:
@@ -86,8 +87,14 @@ class TensorRtEngine(RingEngine):
         # Runs that overlap are counted once, in `_finish`; so no division here.
         super().__init__(card, info, list(self._slots), batch=most, parallel=1)
 
+    def bind(self, pictures: int, labels: int, most: int) -> TensorRtContext:
+        """The plan on memory of somebody else's (engines/cuda/network.py). Raises PlanError."""
+        if not self._least <= most <= self.batch:
+            raise PlanError(f"the plan is for {self._least} to {self.batch} pictures, not {most}")
+        return TensorRtContext(self._engine, pictures, labels, (most, *self._shape), self._log)
+
     def _start(self, slot: _Slot, pictures: Pictures) -> None:
-        with self._device.current():
+        with self.device.current():
             try:
                 slot.start(pictures, max(len(pictures), self._least))
             except BaseException:
@@ -97,7 +104,7 @@ class TensorRtEngine(RingEngine):
                 raise
 
     def _finish(self, slot: _Slot) -> tuple[Labels, float]:
-        with self._device.current():
+        with self.device.current():
             slot.done.synchronize()
             begin_ms = slot.begun.time_since(self._epoch)
             end_ms = slot.computed.time_since(self._epoch)
@@ -107,7 +114,7 @@ class TensorRtEngine(RingEngine):
         return np.array(slot.labels.host[: slot.count]), max(0.0, busy_ms) / 1000.0
 
     def _release(self) -> None:
-        with self._device.current():
+        with self.device.current():
             self._let_go()
 
     def _let_go(self) -> None:
@@ -120,6 +127,59 @@ class TensorRtEngine(RingEngine):
         self._epoch = self._engine = self._runtime = None
 
 
+class TensorRtContext:
+    """An execution context on memory that lies on the card; for one user at a time.
+
+    Made, used and freed while the device's context is current.
+    """
+
+    def __init__(
+        self, engine: Any, pictures: int, labels: int, shape: tuple[int, int, int], log: Any
+    ) -> None:
+        """`shape` is (most, h, w): the pictures that the memory holds."""
+        import pycuda.driver as cuda
+
+        self._log = log
+        self._most, *self._size = shape
+        self._shaped = 0
+        self._graphs: list[Graph] = []
+        self._context: Any = engine.create_execution_context()
+        if self._context is None:
+            raise PlanError(f"no room on the GPU for another frame in flight: {log.text()}")
+        for name, address in ((PICTURES, pictures), (LABELS, labels)):
+            self._must(self._context.set_tensor_address(name, address))
+        if engine.get_tensor_shape(PICTURES)[0] == -1:
+            stream = cuda.Stream()
+            self._must(self._context.set_optimization_profile_async(0, stream.handle))
+            stream.synchronize()
+        else:
+            self._shaped = self._most
+
+    def enqueue(self, count: int, stream: Any) -> None:
+        """Starts the network on the first `count` pictures."""
+        if count != self._shaped:
+            self._must(self._context.set_input_shape(PICTURES, (count, *self._size, 3)))
+            self._shaped = count
+        self._must(self._context.execute_async_v3(stream.handle))
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Graph:
+        """A graph of what `work` starts. After that only as many pictures as then may be run."""
+        graph = Graph(stream, work)
+        self._graphs.append(graph)
+        return graph
+
+    def free(self) -> None:
+        """Frees graphs and context."""
+        for graph in self._graphs:
+            graph.free()
+        self._graphs.clear()
+        self._context = None
+
+    def _must(self, worked: bool) -> None:
+        if not worked:
+            raise InferenceError(f"TensorRT refused: {self._log.text()}")
+
+
 class _Slot:
     """What one submission needs. Made, used and freed while the device's context is current."""
 
@@ -127,8 +187,6 @@ class _Slot:
         import pycuda.driver as cuda
 
         self.count = 0
-        self._shaped = 0
-        self._log = log
         with ExitStack() as undo:
             self.stream = cuda.Stream()
             self.begun, self.computed = cuda.Event(), cuda.Event()
@@ -138,17 +196,9 @@ class _Slot:
             undo.callback(self.pictures.free)
             self.labels = Staging((most, *shape))
             undo.callback(self.labels.free)
-            self._context = engine.create_execution_context()
-            if self._context is None:
-                raise PlanError(f"no room on the GPU for another frame in flight: {log.text()}")
-            for name, memory in ((PICTURES, self.pictures), (LABELS, self.labels)):
-                self._must(self._context.set_tensor_address(name, memory.address))
-            if engine.get_tensor_shape(PICTURES)[0] == -1:
-                handle = self.stream.handle
-                self._must(self._context.set_optimization_profile_async(0, handle))
-                self.stream.synchronize()
-            else:
-                self._shaped = most
+            self.context = TensorRtContext(
+                engine, self.pictures.address, self.labels.address, (most, *shape), log
+            )
             undo.pop_all()
 
     def start(self, pictures: Pictures, run: int) -> None:
@@ -164,24 +214,16 @@ class _Slot:
 
     def compute(self, run: int) -> None:
         """Starts the network alone on `run` pictures that lie on the device."""
-        if run != self._shaped:
-            shape = (run, *self.pictures.host.shape[1:])
-            self._must(self._context.set_input_shape(PICTURES, shape))
-            self._shaped = run
-        self._must(self._context.execute_async_v3(self.stream.handle))
+        self.context.enqueue(run, self.stream)
 
     def free(self) -> None:
         """Waits for the stream and frees all; after an error on the card, what can be freed."""
         with suppress(Exception):
             self.stream.synchronize()
-        self._context = None
+        self.context.free()
         self.pictures.free()
         self.labels.free()
         self.begun = self.computed = self.done = self.stream = None
-
-    def _must(self, worked: bool) -> None:
-        if not worked:
-            raise InferenceError(f"TensorRT refused: {self._log.text()}")
 
 
 def _batches(engine: Any, card: Card) -> tuple[int, int]:

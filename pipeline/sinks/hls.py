@@ -31,6 +31,7 @@ class HlsSink:
     """
 
     name = "hls"
+    reads_labels = False
     advice = "encoding is the limit: a hardware encoder (--encoder) or a smaller source is faster"
 
     def __init__(

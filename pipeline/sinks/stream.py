@@ -49,6 +49,7 @@ class StreamSink:
     """
 
     policy: Policy = "drop_oldest"
+    reads_labels = False
     advice = "sending is the limit: a smaller source, a higher --quality number or more bandwidth"
 
     def __init__(

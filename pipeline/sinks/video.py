@@ -43,6 +43,7 @@ class VideoSink:
     """
 
     policy: Policy = "block"
+    reads_labels = False
     name = "encode"
     advice = (
         "encoding is the limit: a hardware encoder (--encoder), a higher --quality number or a "

@@ -40,6 +40,7 @@ class WindowSink:
     """
 
     policy: Policy = "drop_oldest"
+    reads_labels = False
     name = "window"
     url = "a window; q quits, h names the other keys"
     """What is said of it where others name their address."""

@@ -12,22 +12,13 @@ from pipeline.frame import Frame, Image
 from pipeline.planes import Planes
 from pipeline.runner import Frames, Stage
 from pipeline.stages.carry import Carrier
-from pipeline.stages.draw import (
-    contours,
-    copy_masked,
-    draw_legend,
-    legend_extent,
-    line_width,
-)
-from pipeline.stages.geometry import LabelScaler, present, window
+from pipeline.stages.draw import contours, copy_masked, line_width
+from pipeline.stages.geometry import LabelScaler, window
+from pipeline.stages.legend import Legend
 from pipeline.stages.look import Controls, Look
 from pipeline.stages.plane_brush import PlaneBrush
 from pipeline.stages.smooth import Smoother
 from pipeline.stats import engine_wait
-
-# A class that leaves the picture stays in the legend for this many frames, so that a flickering
-# class does not make the legend jump.
-_LEGEND_FRAMES = 25
 
 
 def colorize(
@@ -89,12 +80,11 @@ class Painter:
     """Paints labels; its buffers are kept from frame to frame. For one thread."""
 
     def __init__(self, card: Card, look: Look) -> None:
-        self._names = card.classes
-        self._background = card.background
+        self._card = card
         self._colors = card.colors
+        self._legend = Legend(card)
         self._table = card.colors.reshape(256, 1, 3)
         self._painted = np.zeros(256, np.uint8)
-        self._seen: dict[int, int] = {}
         self._scratch = np.empty(0, np.uint8)
         self._mask = np.empty((0, 0), np.uint8)
         self._brush: PlaneBrush | None = None
@@ -102,17 +92,14 @@ class Painter:
 
     def wear(self, look: Look) -> None:
         """Paints in this look from now on."""
-        painted = look.classes
-        count = len(self._names)
-        if painted is None:
-            painted = tuple(i for i in range(count) if i != self._background)
+        painted = look.painted(self._card)
         self.look = look
         self._painted[:] = 0
         self._painted[list(painted)] = 255
-        off = sorted(set(range(count)) - set(painted))
+        off = sorted(set(range(len(self._card.classes))) - set(painted))
         self._everything = not off
         self._all_but_0 = off == [0]
-        self._seen = {i: left for i, left in self._seen.items() if self._painted[i]}
+        self._legend.name(painted)
 
     @overload
     def paint(self, image: Image, labels: Image, still: bool = False) -> Image: ...
@@ -137,7 +124,8 @@ class Painter:
                 picture = self._blend(image, labels, mask, box)
         if self.look.legend:
             picture = picture.copy() if picture is image else picture
-            self._draw_legend(picture, labels, still)
+            # Every fourth pixel will do: what is smaller than that needs no name.
+            self._legend.draw(picture, np.ascontiguousarray(labels[::4, ::4]), still)
         return picture
 
     def _blend(
@@ -193,25 +181,6 @@ class Painter:
             self._scratch = np.empty(2 * size, np.uint8)
         one, two = self._scratch[:size], self._scratch[size : 2 * size]
         return one.reshape(h, w, 3), two.reshape(h, w, 3)
-
-    def _draw_legend(self, picture: Image | Planes, labels: Image, still: bool) -> None:
-        if still:
-            self._seen.clear()
-        # Every fourth pixel will do: what is smaller than that needs no name.
-        for class_id in present(np.ascontiguousarray(labels[::4, ::4])):
-            if self._painted[class_id]:
-                self._seen[class_id] = _LEGEND_FRAMES
-        shown = sorted(self._seen)
-        names, colors = [self._names[i] for i in shown], self._colors[shown]
-        if isinstance(picture, Planes):
-            height = picture.shape[0]
-            bottom, right = legend_extent(names, height)
-            self._brush_for(picture).draw(
-                picture, bottom, right, lambda part: draw_legend(part, names, colors, height)
-            )
-        else:
-            draw_legend(picture, names, colors, picture.shape[0])
-        self._seen = {i: left - 1 for i, left in self._seen.items() if left > 1}
 
 
 def _lines(labels: Image, mask: Image | None, box: tuple[int, ...]) -> Image:

@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engines.card import Card
+
 
 @dataclass(frozen=True)
 class Look:
@@ -17,6 +19,12 @@ class Look:
     """Ids that are painted; None means all but the background."""
     legend: bool = False
     contours: bool = False
+
+    def painted(self, card: Card) -> tuple[int, ...]:
+        """The ids that this look paints of a card's classes."""
+        if self.classes is not None:
+            return self.classes
+        return tuple(i for i in range(len(card.classes)) if i != card.background)
 
 
 class Controls:
