@@ -1,4 +1,4 @@
-"""The GPU lane's stages beside the CPU lane's, on the host: same frames, same labels and pictures."""
+"""The GPU lane's stages beside the CPU lane's, on the host: the same labels and pictures."""
 
 from __future__ import annotations
 
@@ -188,8 +188,9 @@ def test_whatever_ends_a_run_everything_is_given_back(machine, host_graph, seed)
                         pipeline.stop()
                     if frame.index == leave_at:
                         break
-        except InferenceError as error:
-            assert fails, error
+        except InferenceError:
+            if not fails:
+                raise
         assert pipeline.ledger.unaccounted == 0
         assert machine.live == host_graph.live == engine.contexts == 0
 

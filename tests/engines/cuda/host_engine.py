@@ -41,7 +41,7 @@ class _Context:
         self.graphs, self.ran = [], False
 
     def enqueue(self, count, stream) -> None:
-        engine, each = self.engine, len(self.labels) // engine.batch
+        engine, each = self.engine, len(self.labels) // self.engine.batch
         first, self.ran = not self.ran, True
 
         def job() -> None:
