@@ -23,6 +23,7 @@ class HostEngine:
         self.info = EngineInfo("host", "fp16", "1", "GPU 0", "asked for")
         self.fail_on, self.delay = set(fail_on), delay
         self.runs = self.contexts = 0
+        self.busy_s, self.depth = 0.0, 4
         self.refuse_after: int | None = None
         self.table = (np.arange(256) // 8 % len(card.classes)).astype(np.uint8)
 
