@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.cuda.kernels import Kernels
-from engines.cuda.memory import Staging
+from engines.cuda.memory import Staging, copy_on_card
 from engines.cuda.network import DeviceContext, DeviceEngine
 from engines.cuda.picture import Layout, NetworkInput, Placed
 from engines.engine import Labels
@@ -33,6 +33,16 @@ from engines.ring import Ring
 
 Planes = tuple[NDArray[np.uint8], ...]
 """A picture in the host's memory: the arrays that `Layout.planes` gives views of."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A picture on the card that somebody else owns: a decoder's, or one for an encoder."""
+
+    placed: Placed
+    owner: object
+    """What keeps its memory alive."""
+
 
 # One is filled by the host, one goes up, one is computed, one comes down or is emptied.
 SLOTS = 4
@@ -53,7 +63,9 @@ class Form:
     """What all pictures of a lane have in common."""
 
     layout: Layout
-    """Of the pictures, and of what they become; tight."""
+    """Of the pictures in the lane's own memory; tight."""
+    out: Layout
+    """Of what they become, likewise; RGB if they are."""
     network: NetworkInput
     into_rgb: tuple[float, ...] | None = None
     """Of YUV: the 3 x 4 that makes R, G, B of Y, U, V, 1, row by row."""
@@ -67,8 +79,8 @@ class Form:
 class Task:
     """Pictures for one slot."""
 
-    pictures: Sequence[Planes]
-    outs: Sequence[Planes]
+    pictures: Sequence[Planes | Surface]
+    outs: Sequence[Planes | Surface]
     """Where the painted ones go, one for each."""
     paint: Paint
 
@@ -128,14 +140,20 @@ class Lane(Ring[Task, list[Found]]):
             return self._ran_s
 
     def _check(self, task: Task) -> None:
-        want, layout = self.form, self.form.layout
-        if not 1 <= len(task.pictures) <= want.batch or len(task.outs) != len(task.pictures):
-            raise PictureError(f"a lane takes 1 to {want.batch} pictures, not {len(task.pictures)}")
-        like = [view.shape for view in layout.planes(np.empty(layout.size, np.uint8))]
-        for picture in (*task.pictures, *task.outs):
-            if [plane.shape for plane in picture] != like:
-                got = [plane.shape for plane in picture]
-                raise PictureError(f"a lane of {layout.format} takes planes of {like}, not {got}")
+        form = self.form
+        if not 1 <= len(task.pictures) <= form.batch or len(task.outs) != len(task.pictures):
+            raise PictureError(f"a lane takes 1 to {form.batch} pictures, not {len(task.pictures)}")
+        for layout, pictures in ((form.layout, task.pictures), (form.out, task.outs)):
+            want = layout.format, layout.height, layout.width
+            shapes = [view.shape for view in layout.planes(np.empty(layout.size, np.uint8))]
+            for picture in pictures:
+                if isinstance(picture, Surface):
+                    its = picture.placed.layout
+                    right = (its.format, its.height, its.width) == want
+                else:
+                    right = [plane.shape for plane in picture] == shapes
+                if not right:
+                    raise PictureError(f"a lane of {layout} takes no other pictures")
 
     def _start(self, slot: _Slot, task: Task) -> None:
         with self._device.current():
@@ -221,7 +239,7 @@ class _Slot:
             self.done = cuda.Event(cuda.event_flags.BLOCKING_SYNC)
             self._table = staging(paint.table.nbytes)
             self._pictures = staging(most, layout.size)
-            self._outs = staging(most, layout.size)
+            self._outs = staging(most, form.out.size)
             self._small = staging(most, want.height, want.width)
             self._full = staging(most, layout.height, layout.width) if form.labels else None
             self._tensor: Any = cuda.mem_alloc(most * want.height * want.width * 3)
@@ -237,14 +255,22 @@ class _Slot:
         """Starts the way up, after which `uploaded` comes to pass."""
         layout = self._form.layout
         self._task = task
-        for picture, memory in zip(task.pictures, self._pictures.host, strict=False):
-            for plane, view in zip(picture, layout.planes(memory), strict=True):
+        hosted = 0
+        for i, picture in enumerate(task.pictures):
+            if isinstance(picture, Surface):
+                mine = Placed(layout, self._pictures.address + i * layout.size)
+                copy_on_card(picture.placed, mine, stream)
+                continue
+            hosted += 1
+            views = layout.planes(self._pictures.host[i])
+            for plane, view in zip(picture, views, strict=True):
                 np.copyto(view, plane)
         if self._wears is not task.paint:
             np.copyto(self._table.host, task.paint.table.view(np.uint8).reshape(-1))
             self._table.upload(len(self._table.host), stream)
             self._wears = task.paint
-        self._pictures.upload(len(task.pictures), stream)
+        if hosted:
+            self._pictures.upload(len(task.pictures), stream)
         self.uploaded.record(stream)
 
     def compute(self, line: int) -> None:
@@ -267,7 +293,7 @@ class _Slot:
                 Placed(layout, self._pictures.address + i * layout.size),
                 self._small.address + i * pixels,
                 self._table.address,
-                Placed(layout, self._outs.address + i * layout.size),
+                Placed(form.out, self._outs.address + i * form.out.size),
                 full,
                 want,
                 line,
@@ -276,10 +302,16 @@ class _Slot:
     def download(self, stream: Any) -> None:
         """Starts the way down, after which `done` comes to pass."""
         assert self._task is not None
-        count = len(self._task.pictures)
-        for memory in (self._outs, self._small, self._full):
+        outs, layout = self._task.outs, self._form.out
+        for i, out in enumerate(outs):
+            if isinstance(out, Surface):
+                copy_on_card(
+                    Placed(layout, self._outs.address + i * layout.size), out.placed, stream
+                )
+        hosted = not all(isinstance(out, Surface) for out in outs)
+        for memory in (self._outs if hosted else None, self._small, self._full):
             if memory is not None:
-                memory.download(count, stream)
+                memory.download(len(outs), stream)
         self.done.record(stream)
 
     def empty(self) -> list[Found]:
@@ -288,9 +320,10 @@ class _Slot:
         assert task is not None
         found = []
         for i, out in enumerate(task.outs):
-            views = self._form.layout.planes(self._outs.host[i])
-            for plane, view in zip(out, views, strict=True):
-                np.copyto(plane, view)
+            if not isinstance(out, Surface):
+                views = self._form.out.planes(self._outs.host[i])
+                for plane, view in zip(out, views, strict=True):
+                    np.copyto(plane, view)
             full = None if self._full is None else np.array(self._full.host[i])
             found.append(Found(np.array(self._small.host[i]), full))
         return found

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from engines.cuda.picture import Placed
 
 
 class Staging:
@@ -53,3 +55,40 @@ class Staging:
             with suppress(cuda.Error):
                 owner.free()
         self.device = self.host = None
+
+
+def copy_on_card(source: Placed, target: Placed, stream: Any) -> None:
+    """Starts copying a picture from one place on the card to another; both of one format and size.
+
+    Rows may lie further apart in one than in the other.
+    """
+    import pycuda.driver as cuda
+
+    for one, two in zip(_planes(source), _planes(target), strict=True):
+        copy = cuda.Memcpy2D()
+        copy.set_src_device(one.address)
+        copy.set_dst_device(two.address)
+        copy.src_pitch, copy.dst_pitch = one.pitch, two.pitch
+        copy.width_in_bytes, copy.height = one.width, one.height
+        copy(stream)
+
+
+class _Plane(NamedTuple):
+    """Rows on the card; bytes."""
+
+    address: int
+    pitch: int
+    width: int
+    height: int
+
+
+def _planes(picture: Placed) -> list[_Plane]:
+    layout, chroma = picture.layout, picture.chroma_address
+    half, pitch = layout.height // 2, layout.chroma_pitch
+    if layout.format == "rgb24":
+        return [_Plane(picture.address, layout.pitch, 3 * layout.width, layout.height)]
+    luma = _Plane(picture.address, layout.pitch, layout.width, layout.height)
+    if layout.format == "nv12":
+        return [luma, _Plane(chroma, pitch, layout.width, half)]
+    width = layout.width // 2
+    return [luma, *(_Plane(at, pitch, width, half) for at in (chroma, chroma + layout.u_to_v))]

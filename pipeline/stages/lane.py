@@ -127,8 +127,10 @@ class _Work:
         planar = isinstance(image, Planes)
         want = self._engine.card.input
         inside = window(height, width, want)
+        layout = Layout("yuv420p" if planar else "rgb24", height, width)
         form = Form(
-            Layout("yuv420p" if planar else "rgb24", height, width),
+            layout,
+            layout,
             NetworkInput(
                 want.height,
                 want.width,

@@ -33,7 +33,8 @@ def paint(share=0.5, line=0):
 def form(batch=1, size=SIZE, labels=True):
     want = CARD.input
     network = NetworkInput(want.height, want.width, 0, 0, want.height, want.width, (0, 0, 0))
-    return Form(Layout("rgb24", *size), network, batch=batch, labels=labels)
+    layout = Layout("rgb24", *size)
+    return Form(layout, layout, network, batch=batch, labels=labels)
 
 
 def picture(number, size=SIZE):
