@@ -153,7 +153,7 @@ class Lane(Ring[Task, list[Found]]):
                 else:
                     right = [plane.shape for plane in picture] == shapes
                 if not right:
-                    raise PictureError(f"a lane of {layout} takes no other pictures")
+                    raise PictureError(f"a lane of {layout} takes planes of {shapes} only")
 
     def _start(self, slot: _Slot, task: Task) -> None:
         with self._device.current():
