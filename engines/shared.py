@@ -20,6 +20,7 @@ import numpy as np
 from typing_extensions import Self
 
 from engines.card import Card
+from engines.cuda.network import DeviceContext, DeviceEngine
 from engines.engine import Engine, EngineInfo, Labels, Pending, Pictures, check_pictures
 from engines.errors import EngineError, InferenceError
 
@@ -108,11 +109,27 @@ class View:
         self.close()
 
 
+class DeviceView(View):
+    """A share of an engine on a GPU, on whose card its pipeline may have a lane of its own."""
+
+    def __init__(self, shared: SharedEngine, engine: DeviceEngine) -> None:
+        super().__init__(shared, engine)
+        self.device = engine.device
+        self._bound = engine
+
+    def bind(self, pictures: int, labels: int, most: int) -> DeviceContext:
+        """As the engine's own."""
+        return self._bound.bind(pictures, labels, most)
+
+
 class SharedEngine:
     """Owns neither engine nor pipelines: leaving the block ends the sharing."""
 
     def __init__(self, engine: Engine, count: int, gather_s: float = GATHER_S) -> None:
-        self.views = [View(self, engine) for _ in range(count)]
+        self.views = [
+            DeviceView(self, engine) if isinstance(engine, DeviceEngine) else View(self, engine)
+            for _ in range(count)
+        ]
         self.pictures = 0
         """Pictures that the engine has been given for all."""
         self._engine, self._gather_s = engine, gather_s

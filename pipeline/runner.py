@@ -386,6 +386,11 @@ class Pipeline:
         meters = [lane.meter for lane in self._lanes] + [b.meter for b in self._branches]
         return sum(meter.cpu_s for meter in meters)
 
+    @property
+    def engine_busy_s(self) -> float:
+        """Seconds for which the engine was at work for this pipeline."""
+        return sum(lane.stage.busy_s() for lane in self._lanes if lane.stage.busy_s is not None)
+
     def settle(self, *, cpu_s: float, cores: float, engine_busy_s: float) -> None:
         """Draws up the stages' times anew, for a pipeline that was not alone in its process.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from engines.card import Card
 from engines.cuda.device import Device
-from engines.engine import EngineInfo
+from engines.engine import Engine
 
 
 class DeviceContext(Protocol):
@@ -30,12 +29,9 @@ class DeviceContext(Protocol):
 
 
 @runtime_checkable
-class DeviceEngine(Protocol):
-    """What an engine has, beside `submit`, if lanes can run on it."""
+class DeviceEngine(Engine, Protocol):
+    """An engine that lanes can run on."""
 
-    card: Card
-    info: EngineInfo
-    batch: int
     device: Device
 
     def bind(self, pictures: int, labels: int, most: int) -> DeviceContext:
