@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.tensorrt_fixtures"]
+pytest_plugins = ["tests.cuda_fixtures", "tests.tensorrt_fixtures"]
 
 # A machine under load is slow, not wrong; pytest-timeout ends what hangs.
 settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from engines.cuda import device as cuda_device
+from tests.engines.cuda.host_cuda import HostCuda
 from tests.engines.tensorrt.bindings import VERSIONS, read_bindings
-from tests.engines.tensorrt.host_cuda import HostCuda
 from tests.engines.tensorrt.standin import StandIn
 
 

@@ -35,7 +35,7 @@ def relative(paths):
 def source_files():
     """What must be in the wheel: code, models, cards, frames, and the marks of typed packages."""
     paths = [p for p in project_files() if p.relative_to(ROOT).parts[0] in PACKAGES]
-    wanted = {".py", ".onnx", ".yaml", ".jpg", ".typed", ".html", ".js", ".css", ".svg"}
+    wanted = {".py", ".onnx", ".yaml", ".jpg", ".typed", ".html", ".js", ".css", ".svg", ".cu"}
     return {name for name in relative(paths) if Path(name).suffix in wanted or "py.typed" in name}
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.engines.tensorrt.host_cuda import HostCuda
+from tests.engines.cuda.host_cuda import HostCuda
 from tests.engines.tensorrt.standin import StandIn
 
 

@@ -228,7 +228,7 @@ def test_a_driver_that_does_not_work(trt11, cuda):
 CHILD = """
 import json, sys, time
 from pathlib import Path
-from tests.engines.tensorrt.host_cuda import HostCuda
+from tests.engines.cuda.host_cuda import HostCuda
 from tests.engines.tensorrt.standin import StandIn
 cuda = HostCuda()
 stand = StandIn(json.loads(Path(sys.argv[1]).read_text()), cuda)

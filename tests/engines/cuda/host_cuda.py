@@ -2,18 +2,27 @@
 
 It keeps PyCUDA's rules, so that breaking one fails here too: nothing works without a current
 context; copies and launches run later, in their stream's order; what is allocated must be freed.
+Addresses are real ones, so that kernels compiled for the host (host_nvcc.py) work on them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import queue
+import struct
+import tempfile
 import threading
 import time
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import numpy as np
+
+# Bytes around an allocation that nobody may write to, and what they hold, as fresh memory does.
+GUARD, POISON = 4096, 0xAA
+# What cuMemAlloc aligns to.
+_ALIGNED = 256
 
 
 class HostCuda:
@@ -22,6 +31,7 @@ class HostCuda:
     def __init__(self, devices: int = 1, name: str = "Stand-in GPU", capability=(8, 9)) -> None:
         cuda = self
         self.memory: dict[int, np.ndarray] = {}
+        self._guards: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.pinned = 0
         self.streams: dict[int, object] = {}
         self.failing: dict[str, str] = {}
@@ -95,6 +105,11 @@ class HostCuda:
 
                 self._jobs.put(safely)
 
+            def wait_for_event(self, event) -> None:
+                need_context("cuStreamWaitEvent")
+                # What was recorded last when this is called, whatever is recorded later.
+                self._jobs.put(event._done.wait)
+
             def synchronize(self) -> None:
                 need_context("cuStreamSynchronize")
                 done = threading.Event()
@@ -146,8 +161,12 @@ class HostCuda:
 
         class DeviceAllocation:
             def __init__(self, size: int) -> None:
-                self._address = next(cuda._numbers) << 20
-                cuda.memory[self._address] = np.full(size, 0xAA, np.uint8)
+                whole = np.full(size + 2 * GUARD + _ALIGNED, POISON, np.uint8)
+                begin = GUARD + -(whole.ctypes.data + GUARD) % _ALIGNED
+                memory = whole[begin : begin + size]
+                self._address = memory.ctypes.data
+                cuda.memory[self._address] = memory
+                cuda._guards[self._address] = whole[:begin], whole[begin + size :]
 
             def __int__(self) -> int:
                 return self._address
@@ -157,6 +176,8 @@ class HostCuda:
                 if self._address not in cuda.memory:
                     raise LogicError("device_allocation::free failed: invalid context")
                 del cuda.memory[self._address]
+                for guard in cuda._guards.pop(self._address):
+                    assert (guard == POISON).all(), "something wrote beside the allocation"
 
         class HostAllocation:
             def free(self) -> None:
@@ -183,17 +204,64 @@ class HostCuda:
 
         def memcpy_htod_async(dest, src, stream=None) -> None:
             need_context("cuMemcpyHtoDAsync")
-            target = cuda.memory[int(dest)]
             assert src.flags.c_contiguous
-            flat = src.reshape(-1)
-            stream.run(lambda: np.copyto(target[: flat.nbytes], flat))
+            flat = src.reshape(-1).view(np.uint8)
+            target = cuda.at(int(dest), flat.nbytes)
+            stream.run(lambda: np.copyto(target, flat))
 
         def memcpy_dtoh_async(dest, src, stream=None) -> None:
             need_context("cuMemcpyDtoHAsync")
-            source = cuda.memory[int(src)]
-            flat = dest.reshape(-1)
+            flat = dest.reshape(-1).view(np.uint8)
             assert np.shares_memory(flat, dest)
-            stream.run(lambda: np.copyto(flat, source[: flat.nbytes]))
+            source = cuda.at(int(src), flat.nbytes)
+            stream.run(lambda: np.copyto(flat, source))
+
+        class Function:
+            def __init__(self, launch) -> None:
+                self._launch = launch
+                self._format: str | None = None
+
+            def prepare(self, arg_types: str) -> Function:
+                self._format = arg_types
+                return self
+
+            def prepared_async_call(self, grid, block, stream, *args, shared_size=0) -> None:
+                need_context("cuLaunchKernel")
+                assert self._format is not None, "a function is prepared before it is called"
+                buffer = struct.pack(self._format, *args)
+                dims = [(*sizes, 1, 1)[:3] for sizes in (grid, block)]
+                threads = np.prod(dims[1])
+                if min(map(min, dims)) < 1 or threads > 1024 or max(dims[0][1:]) > 65535:
+                    raise LogicError("cuLaunchKernel failed: invalid argument")
+                arrays = [(ctypes.c_uint * 3)(*sizes) for sizes in dims]
+
+                def job() -> None:
+                    if self._launch(*arrays, buffer, ctypes.c_size_t(len(buffer))):
+                        raise LogicError("the arguments are not those of the kernel")
+
+                stream.run(job)
+
+        class Module:
+            def __init__(self, library) -> None:
+                self._library = library
+
+            def get_function(self, name: str) -> Function:
+                try:
+                    return Function(self._library[f"launch_{name}"])
+                except AttributeError:
+                    raise LogicError("cuModuleGetFunction failed: named symbol not found") from None
+
+        def module_from_buffer(buffer: bytes) -> Module:
+            need_context("cuModuleLoadDataEx")
+            with tempfile.NamedTemporaryFile(suffix=".so") as file:
+                file.write(buffer)
+                file.flush()
+                try:
+                    return Module(ctypes.CDLL(file.name))
+                except OSError:
+                    raise LogicError(
+                        "cuModuleLoadDataEx failed: device kernel image is invalid"
+                    ) from None
 
         def init(flags: int = 0) -> None:
             if "cuInit" in cuda.failing:
@@ -207,6 +275,8 @@ class HostCuda:
             setattr(self.module, value.__name__, value)
         for value in (pagelocked_empty, memcpy_htod_async, memcpy_dtoh_async, init, event_flags):
             setattr(self.module, value.__name__, value)
+        for value in (Module, Function, module_from_buffer):
+            setattr(self.module, value.__name__, value)
         self.module.Event = make_event
 
     @property
@@ -215,6 +285,13 @@ class HostCuda:
         if not hasattr(self._local, "stack"):
             self._local.stack = []
         return self._local.stack
+
+    def at(self, address: int, size: int) -> np.ndarray:
+        """Device memory from an address on, which must lie in one allocation."""
+        for begin, memory in self.memory.items():
+            if begin <= address and address + size <= begin + memory.size:
+                return memory[address - begin : address - begin + size]
+        raise self.module.LogicError("illegal memory access")
 
     @property
     def live(self) -> int:
