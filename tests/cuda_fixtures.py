@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 
 import pytest
 
 from engines.cuda.device import open_device
 from tests.engines.cuda import host_nvcc as program
 from tests.engines.cuda.card import HostCard
+from tests.engines.cuda.host_graph import HostGraph
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +41,15 @@ def host_card(cuda, host_nvcc):
         card = HostCard(cuda, device)
         yield card
         card.free()
+
+
+@pytest.fixture
+def host_graph(cuda, monkeypatch):
+    """cuda-bindings on the host; every graph must be destroyed when the test ends."""
+    graphs = HostGraph(cuda)
+    modules: dict[str, object] = {}
+    graphs.install(modules)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    yield graphs
+    assert graphs.live == 0, "a graph was not destroyed"

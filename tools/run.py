@@ -90,7 +90,10 @@ def run(
     ] = None,
     device: Annotated[
         str | None,
-        Opt(help="A GPU's number for TensorRT, or an OpenVINO device (`streamseg doctor`)."),
+        Opt(
+            help="A GPU's number for TensorRT, or an OpenVINO device (`streamseg doctor`); 0,1 or "
+            "all to spread several sources over GPUs."
+        ),
     ] = None,
     refine: Annotated[
         str | None,

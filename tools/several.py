@@ -8,6 +8,8 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from pipeline.stages import Controls
 from pipeline.threads import expect_pipelines
 from pipeline.together import Together
 from tools.config import RunConfig
+from tools.devices import spread
 from tools.errors import error_line
 from tools.execute import load
 from tools.interrupt import Interrupt
@@ -64,19 +67,30 @@ def run_several(
         check_file(Path(ask.report), ask.force)
     names, books = source_names(ask.source), Together()
     with open_screen(ask, names, model.card, controls, books, say) as screen:
+        devices = spread(ask.device, len(asks))
         several = _Several(asks, names, model, controls, books, screen, say)
-        try:
-            engine = load(ask, model, say, _batch(ask, model))
-        except BaseException:
-            several.abandon()
-            raise
-        with engine, SharedEngine(engine, len(asks)) as shared:
-            announce_engine(say, engine)
-            begun = _Clocks(engine)
+        with ExitStack() as opened:
+            try:
+                engines = [
+                    opened.enter_context(
+                        load(ask.model_copy(update={"device": d}), model, say, _batch(ask, model))
+                    )
+                    for d in devices
+                ]
+            except BaseException:
+                several.abandon()
+                raise
+            groups = []
+            for i, engine in enumerate(engines):
+                parts = several.parts[i :: len(engines)]
+                shared = opened.enter_context(SharedEngine(engine, len(parts)))
+                groups.append(_Group(engine, shared, parts))
+                announce_engine(say, engine)
+            begun = _Clocks(groups)
             with interrupt.stopping(several.stop):
-                several.run(shared.views)
-            begun.settle(several.parts, shared, screen)
-            reports = several.finish(engine, begun.wall_s)
+                several.run(groups)
+            begun.settle(groups, screen)
+            reports = several.finish(groups, begun.wall_s)
     if ask.report is not None:
         write_report(Path(ask.report), {"schema": 1, "runs": reports})
     if screen is not None and screen.error is not None:
@@ -105,6 +119,20 @@ class _Part:
         self.say.error(error_line(error))
         if "--debug" in sys.argv:
             traceback.print_exception(error)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What runs on one engine."""
+
+    engine: Engine
+    shared: SharedEngine
+    parts: Sequence[_Part]
+
+    @property
+    def pairs(self) -> list[tuple[_Part, View]]:
+        """Each source and its share of the engine."""
+        return list(zip(self.parts, self.shared.views, strict=True))
 
 
 class _Several:
@@ -149,11 +177,11 @@ class _Several:
         for part in self.parts:
             part.view.cancel()
 
-    def run(self, views: Sequence[View]) -> None:
-        """Gives each its share of the engine; returns when all have ended."""
+    def run(self, groups: Sequence[_Group]) -> None:
+        """Gives each its share of its engine; returns when all have ended."""
         if self._screen is not None:
             self._screen.start(self.stop)
-        for part, view in zip(self.parts, views, strict=True):
+        for part, view in (pair for group in groups for pair in group.pairs):
             part.view.set_result(view)
             if part.error is not None:
                 view.close()  # or a batch would wait for it
@@ -166,11 +194,11 @@ class _Several:
             stills = bool(jobs) and all(job.is_still for job in jobs)
             self._screen.end(stay=stills and not self.stopped)
 
-    def finish(self, engine: Engine, wall_s: float) -> list[dict[str, Any]]:
+    def finish(self, groups: Sequence[_Group], wall_s: float) -> list[dict[str, Any]]:
         """Prints the summaries; returns the reports."""
         reports = []
-        for part in self.parts:
-            job = part.job
+        for i, part in enumerate(self.parts):
+            job, engine = part.job, groups[i % len(groups)].engine
             if job is None or job.pipeline is None:
                 reports.append(_report_unread(part, engine))
                 continue
@@ -238,34 +266,40 @@ class _Several:
 class _Clocks:
     """The process's clocks at the start, to be shared out among the sources at the end."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, groups: Sequence[_Group]) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
-        self._busy_s = engine.busy_s
+        self._busy_s = [group.engine.busy_s for group in groups]
         self.wall_s = 0.0
 
-    def settle(self, parts: Sequence[_Part], shared: SharedEngine, screen: Screen | None) -> None:
-        """What the engine's threads used is everybody's, by the pictures that it got of each."""
+    def settle(self, groups: Sequence[_Group], screen: Screen | None) -> None:
+        """What the engines' threads used is everybody's, by the pictures that they got of each."""
         self.wall_s = time.perf_counter() - self._wall
         cpu_s = time.process_time() - self._cpu
         ran = [
-            (part.job.pipeline, view)
-            for part, view in zip(parts, shared.views, strict=True)
+            (part.job.pipeline, view, i)
+            for i, group in enumerate(groups)
+            for part, view in group.pairs
             if part.job is not None and part.job.pipeline is not None
         ]
-        own_s = sum(pipeline.threads_cpu_s for pipeline, _ in ran)
+        own_s = sum(pipeline.threads_cpu_s for pipeline, *_ in ran)
         own_s += screen.threads_cpu_s if screen is not None else 0.0
         engine_cpu_s = max(0.0, cpu_s - own_s)
-        for pipeline, view in ran:
+        pictures = sum(group.shared.pictures for group in groups)
+        # Of a lane on a card the engine itself knows nothing; that of all lanes on it counts.
+        busy_s = [
+            max(group.engine.busy_s - before, sum(p.engine_busy_s for p, _, at in ran if at == i))
+            for i, (group, before) in enumerate(zip(groups, self._busy_s, strict=True))
+        ]
+        for pipeline, view, i in ran:
             mine_s = pipeline.threads_cpu_s
-            mine_s += engine_cpu_s * view.pictures / max(1, shared.pictures)
+            mine_s += engine_cpu_s * view.pictures / max(1, pictures)
             # As busy as all of them keep all cores, it keeps its own.
             lived = pipeline.wall_s / self.wall_s
             share = min(1.0, mine_s / (cpu_s * lived)) if cpu_s and lived else 1.0
             pipeline.settle(
                 cpu_s=mine_s,
                 cores=max(0.01, available_cores() * share),
-                engine_busy_s=(self._engine.busy_s - self._busy_s) * lived,
+                engine_busy_s=busy_s[i] * lived,
             )
 
 

@@ -79,6 +79,10 @@ def device_number(device: str | None) -> int:
     """What `--device` means to an engine on an NVIDIA GPU: CUDA's number, 0 if not given."""
     if device is None:
         return 0
+    if device == "all" or "," in device:
+        raise EngineUnavailableError(
+            f"--device {device} spreads several sources over GPUs; one runs on one, such as 0"
+        )
     if not device.isdecimal():
         raise EngineUnavailableError(
             f"device {device!r} is no NVIDIA GPU; name it by its number: 0, 1, ..."

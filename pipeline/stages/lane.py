@@ -178,7 +178,6 @@ def make_paint(card: Card, look: Look, matrix: Matrix | None, height: int) -> Pa
 
 def _colorize(frames: Frames, card: Card, controls: Controls) -> Frames:
     legend, look = Legend(card), None
-    inside: tuple[int, ...] = ()
     for frame in frames:
         assert frame.pending is not None
         with engine_wait():
@@ -188,9 +187,9 @@ def _colorize(frames: Frames, card: Card, controls: Controls) -> Frames:
             look = controls.look
             legend.name(look.painted(card))
         if look.legend:
-            where = window(*frame.held_image.shape[:2], card.input)
-            inside = where.top, where.left, where.height, where.width
-            small = found.small[inside[0] :, inside[1] :][: inside[2], : inside[3]]
+            height, width = frame.held_image.shape[:2]
+            where = window(height, width, card.input)
+            small = found.small[where.top :, where.left :][: where.height, : where.width]
             legend.draw(picture, np.ascontiguousarray(small), still=bool(frame.name))
         frame.picture = cast(Any, picture)
         yield frame

@@ -90,6 +90,7 @@ class HostCuda:
                 cuda.streams[self.handle] = self
                 self._jobs: queue.SimpleQueue = queue.SimpleQueue()
                 self.error: str | None = None
+                self.capturing: list | None = None
                 threading.Thread(target=self._work, daemon=True).start()
 
             def _work(self) -> None:
@@ -103,15 +104,29 @@ class HostCuda:
                     except Exception as error:
                         self.error = str(error)
 
-                self._jobs.put(safely)
+                if self.capturing is not None:
+                    self.capturing.append(job)
+                else:
+                    self._jobs.put(safely)
 
             def wait_for_event(self, event) -> None:
                 need_context("cuStreamWaitEvent")
                 # What was recorded last when this is called, whatever is recorded later.
-                self._jobs.put(event._done.wait)
+                recorded, done = event._recorded, event._done
+
+                def job() -> None:
+                    done.wait()
+                    # What went wrong before the event reaches who waits for it.
+                    if (failed := recorded.pop("stream", None)) is not None:
+                        self.error, failed.error = failed.error, None
+
+                self._jobs.put(job)
 
             def synchronize(self) -> None:
                 need_context("cuStreamSynchronize")
+                if self.capturing is not None:
+                    self.capturing.append(None)
+                    raise LogicError("cuStreamSynchronize failed: the stream is capturing")
                 done = threading.Event()
                 self._jobs.put(done.set)
                 done.wait()
@@ -121,6 +136,7 @@ class HostCuda:
                 need_context("cuEventCreate")
                 self._done, self._at, self._error = threading.Event(), 0.0, None
                 self._done.set()
+                self._recorded: dict[str, Stream] = {}
 
             def record(self, stream: Stream) -> Event:
                 need_context("cuEventRecord")
@@ -132,8 +148,12 @@ class HostCuda:
                     done.set()
 
                 # An event that only times must not take an error away from the one waited for.
+                self._recorded = recorded = {}
+
                 def timing() -> None:
                     self._at = time.perf_counter()
+                    if stream.error is not None:
+                        recorded["stream"] = stream
                     done.set()
 
                 stream._jobs.put(job if self.waited_for else timing)
