@@ -7,16 +7,18 @@ import sys
 from pathlib import Path
 
 from tests.engines.cuda.host_cuda import HostCuda
+from tests.engines.cuda.host_graph import HostGraph
 from tests.engines.tensorrt.standin import StandIn
 
 
 def main() -> None:
     facts = json.loads(Path(sys.argv.pop(1)).read_text())
-    cuda = HostCuda()
+    cuda = HostCuda(devices=2)
     stand = StandIn(facts, cuda)
     stand.before_build = lambda: print("standin: building", file=sys.stderr)
     cuda.install(sys.modules)
     stand.install(sys.modules)
+    HostGraph(cuda).install(sys.modules)
     from tools.cli import main as run
 
     run()
