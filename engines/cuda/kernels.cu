@@ -322,24 +322,26 @@ __device__ inline void coats_of(Coat coats[4], const Labels &labels, int only, i
                                 int count, int height, int width, const float4 *table, int line,
                                 byte *out_labels)
 {
-    unsigned ids = 0;
-    Place row = place(y, labels.height, height);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if (i >= count)
-            continue;
-        int id = only;
-        if (only < 0)
-            id = label_between(labels, row, place(x + i, labels.width, width));
-        ids |= (unsigned)id << (8 * i);
-        float4 ink = table[id];
-        // No share: not painted. Below: lines only.
-        bool lined = line && only < 0 && ink.w != 0.0f &&
-                     on_line(labels, id, y, x + i, height, width, line);
-        coats[i] = {{ink.x, ink.y, ink.z}, lined ? 1.0f : fmaxf(ink.w, 0.0f)};
+    unsigned ids = 0x01010101u * only, lined = 0;
+    if (only < 0) {
+        ids = 0;
+        Place row = place(y, labels.height, height);
+#pragma unroll 1  // rare, and large
+        for (int i = 0; i < count; i++) {
+            int id = label_between(labels, row, place(x + i, labels.width, width));
+            ids |= (unsigned)id << (8 * i);
+            if (line && table[id].w != 0.0f && on_line(labels, id, y, x + i, height, width, line))
+                lined |= 1u << i;
+        }
     }
     if (out_labels)
         store(out_labels + (long long)y * width + x, ids, count);
+    for (int i = 0; i < 4; i++) {
+        float4 ink = table[(ids >> (8 * i)) & 255];
+        // No share: not painted. Below: lines only.
+        float share = (lined >> i) & 1 ? 1.0f : fmaxf(ink.w, 0.0f);
+        coats[i] = {{ink.x, ink.y, ink.z}, share};
+    }
 }
 
 __device__ inline byte mixed(unsigned sample, float color, float share)
@@ -357,7 +359,7 @@ extern "C" __global__ void paint_rgb(Picture in, Picture out, int height, int wi
         return;
     int count = min(4, width - x), reach = line ? (line + 1) / 2 : 0;
     int only = only_label(labels, y - reach, y + reach, x - reach, x + 3 + reach, height, width);
-    Coat coats[4] = {};
+    Coat coats[4];
     coats_of(coats, labels, only, y, x, count, height, width, table, line, out_labels);
     const byte *from = in.first + (long long)y * in.pitch + 3 * x;
     byte *to = out.first + (long long)y * out.pitch + 3 * x;
@@ -396,7 +398,7 @@ extern "C" __global__ void paint_planes(Picture in, Picture out, int height, int
     int count = min(4, width - x), reach = line ? (line + 1) / 2 : 0;
     int only =
         only_label(labels, y - reach, y + 1 + reach, x - reach, x + 3 + reach, height, width);
-    Coat coats[2][4] = {};
+    Coat coats[2][4];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         coats_of(coats[r], labels, only, y + r, x, count, height, width, table, line, out_labels);

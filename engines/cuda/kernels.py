@@ -31,6 +31,8 @@ NO_NVCC = (
     "$CUDA_HOME/bin nor in /usr/local/cuda/bin; install the CUDA toolkit "
     "(docs.nvidia.com/cuda, or your distribution's package) or set CUDA_HOME"
 )
+# Where NVIDIA's installer puts it.
+TOOLKIT = Path("/usr/local/cuda/bin")
 _COMPILE_TIMEOUT_S = 300.0
 
 # The structs of kernels.cu as struct.pack has them.
@@ -80,6 +82,10 @@ class Kernels:
         try:
             self._module: Any = cuda.module_from_buffer(compiled)
         except cuda.Error as error:
+            # Another nvcc may do better; as long as this is kept, none would be asked.
+            kept = _kept(device.compute_capability)
+            if kept is not None:
+                kept.unlink(missing_ok=True)
             raise EngineUnavailableError(
                 f"GPU {device.number} ({device.name}) does not take the kernels compiled for "
                 f"compute capability {device.compute_capability}: {one_line(error)}"
@@ -205,20 +211,30 @@ def _check_size(height: int, width: int) -> None:
 
 def load_or_compile(capability: str) -> bytes:
     """The kernels for a compute capability such as `8.9`: from the cache, else by nvcc."""
-    arch = f"sm_{capability.replace('.', '')}"
-    source = SOURCE.read_bytes()
-    key = hashlib.sha256(b"\0".join([source, *(f.encode() for f in (*FLAGS, arch))])).hexdigest()
-    folder = cache_dir("kernels")
-    kept = None if folder is None else folder / f"{arch}-{key[:32]}.cubin"
+    kept = _kept(capability)
     compiled = None if kept is None else _read(kept)
     if compiled is None:
-        compiled = _compile(arch)
+        compiled = _compile(_arch(capability))
         if kept is not None:
             # Processes that start together each write the whole file; the last one stays. Without
             # room for it the next start waits for nvcc again.
             with suppress(OSError):
                 write_atomically(kept, hashlib.sha256(compiled).digest() + compiled)
     return compiled
+
+
+def _arch(capability: str) -> str:
+    return f"sm_{capability.replace('.', '')}"
+
+
+def _kept(capability: str) -> Path | None:
+    """Where such kernels are kept: the name changes with all that they are made of."""
+    folder = cache_dir("kernels")
+    if folder is None:
+        return None
+    arch = _arch(capability)
+    made_of = b"\0".join([SOURCE.read_bytes(), " ".join((*FLAGS, arch)).encode()])
+    return folder / f"{arch}-{hashlib.sha256(made_of).hexdigest()[:32]}.cubin"
 
 
 def _read(path: Path) -> bytes | None:
@@ -234,8 +250,8 @@ def _read(path: Path) -> bytes | None:
 def find_nvcc() -> str | None:
     """Where nvcc is, if anywhere."""
     home = os.environ.get("CUDA_HOME")
-    folders = [str(Path(home) / "bin")] if home else []
-    for path in (None, *folders, "/usr/local/cuda/bin"):
+    folders = [Path(home) / "bin", TOOLKIT] if home else [TOOLKIT]
+    for path in (None, *map(str, folders)):
         found = shutil.which("nvcc", path=path)
         if found:
             return found
