@@ -44,6 +44,11 @@ class Surface:
     """What keeps its memory alive."""
 
 
+# CU_STREAM_NON_BLOCKING, for which PyCUDA has no name. FFmpeg's decoder works in the legacy default
+# stream, which `_up` and `_down`, being blocking streams, wait for; but any use of it by any thread
+# while a blocking stream is captured is an error (CUDA Programming Guide, prohibited operations).
+_NON_BLOCKING = 1
+
 # One is filled by the host, one goes up, one is computed, one comes down or is emptied.
 SLOTS = 4
 
@@ -125,7 +130,8 @@ class Lane(Ring[Task, list[Found]]):
         with self._device.current():
             try:
                 self._kernels = Kernels(self._device)
-                self._up, self._work, self._down = (cuda.Stream() for _ in range(3))
+                self._up, self._down = cuda.Stream(), cuda.Stream()
+                self._work = cuda.Stream(_NON_BLOCKING)
                 for _ in range(slots):
                     self._slots.append(_Slot(engine, self._kernels, form, paint, self._work))
             except BaseException:
