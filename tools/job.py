@@ -99,7 +99,7 @@ def connect(job: Job, engine: Engine, controls: Controls) -> Pipeline:
     on_lane = stages[0].name == "infer"
     if getattr(job.source, "gpu", None) is not None and job.sinks and not (stay and on_lane):
         job.say.note(
-            "note: pictures come down from the GPU before they are encoded; they stay there for one "
+            "note: pictures come down from the GPU before they are encoded; they stay for one "
             "video (-o) by NVIDIA's encoder beside masks and statistics alone, without --legend"
         )
     if is_paced(job.source, job.sinks):
