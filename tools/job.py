@@ -99,8 +99,8 @@ def connect(job: Job, engine: Engine, controls: Controls) -> Pipeline:
     on_lane = stages[0].name == "infer"
     if getattr(job.source, "gpu", None) is not None and job.sinks and not (stay and on_lane):
         job.say.note(
-            "note: pictures come down from the GPU before they are encoded; they stay for one "
-            "video (-o) by NVIDIA's encoder beside masks and statistics alone, without --legend"
+            "note: pictures come down from the GPU; they stay there for an engine on it and one "
+            "video (-o) by NVIDIA's encoder, beside masks and statistics, without --legend"
         )
     if is_paced(job.source, job.sinks):
         stages.insert(0, pace())

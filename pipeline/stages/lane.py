@@ -18,6 +18,7 @@ from engines.cuda.kernels import Kernels, paint_table
 from engines.cuda.lane import SLOTS, Form, Found, Lane, Paint, Surface, Task
 from engines.cuda.network import DeviceEngine
 from engines.cuda.picture import Format, Layout, NetworkInput, Placed
+from engines.errors import PictureError
 from engines.ring import Submission
 from pipeline.card_planes import CARD_SAMPLES, CardPlanes
 from pipeline.frame import Frame, Image
@@ -129,6 +130,12 @@ class _Work:
     def _open(self, frame: Frame) -> Lane:
         image = frame.held_image
         height, width = image.shape[:2]
+        gpu = self._engine.device.number
+        if isinstance(image, CardPlanes) and image.gpu != gpu:
+            raise PictureError(
+                f"pictures lie on GPU {image.gpu} and the engine works on GPU {gpu}: decode there, "
+                "or on the processor"
+            )
         made: Format = "yuv420p" if isinstance(image, Planes) else "rgb24"
         given = made
         if isinstance(image, CardPlanes):

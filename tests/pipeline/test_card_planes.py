@@ -187,6 +187,14 @@ def test_planes_of_both_places_may_follow_one_another(machine):
             assert same(mine.held_picture, theirs.held_picture)
 
 
+def test_an_engine_on_another_card_does_not_touch_them(machine, monkeypatch):
+    monkeypatch.setattr(CardPlanes, "gpu", 1)
+    source = Pictures(3, lend=machine.lend)
+    pipeline = Pipeline(source, stages_for(HostEngine(machine, fake_card(18, 32))))
+    with pytest.raises(PictureError, match="lie on GPU 1 and the engine works on GPU 0"):
+        pipeline.run()
+
+
 def test_a_surface_of_another_form_is_refused(machine):
     from engines.cuda.lane import Form, Lane, Task
     from pipeline.stages.lane import _arrays, make_paint
