@@ -44,7 +44,7 @@ GPU_RESULT ?= benchmarks/results/tensorrt
 GPU_BENCH_ARGS ?=
 test-gpu:
 	STREAMSEG_GPU=1 $(PYTHON) -m pytest -v -s -W default tests/gpu \
-	    tests/engines/test_contract.py -k 'gpu or tensorrt' $(PYTEST_ARGS)
+	    tests/engines/test_contract.py -k 'gpu or tensorrt or torch' $(PYTEST_ARGS)
 
 accept-gpu:
 	nvidia-smi -L
