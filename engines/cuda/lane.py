@@ -182,7 +182,7 @@ class Lane(Ring[Task, list[Found]]):
                 graph = slot.context.capture(self._work, lambda: slot.compute(line))
             except CaptureError as error:
                 self.graphs = False
-                self._say(f"note: frames are started call by call, without CUDA graphs: {error}")
+                self._say(f"note: frames are started call by call: {error}")
                 slot.compute(line)
                 return
             slot.graphs[line] = graph
