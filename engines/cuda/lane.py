@@ -47,6 +47,10 @@ class Surface:
 # One is filled by the host, one goes up, one is computed, one comes down or is emptied.
 SLOTS = 4
 
+# CU_STREAM_NON_BLOCKING of cuda.h, which PyCUDA has no name for: such a stream does not wait for the
+# default one, whose use by anybody would end a capture, too.
+_NON_BLOCKING = 1
+
 
 @dataclass(frozen=True, eq=False)
 class Paint:
@@ -125,7 +129,7 @@ class Lane(Ring[Task, list[Found]]):
         with self._device.current():
             try:
                 self._kernels = Kernels(self._device)
-                self._up, self._work, self._down = (cuda.Stream() for _ in range(3))
+                self._up, self._work, self._down = (cuda.Stream(_NON_BLOCKING) for _ in range(3))
                 for _ in range(slots):
                     self._slots.append(_Slot(engine, self._kernels, form, paint, self._work))
             except BaseException:
@@ -246,8 +250,9 @@ class _Slot:
             undo.callback(self._tensor.free)
             self.context: DeviceContext = engine.bind(int(self._tensor), self._small.address, most)
             undo.callback(self.context.free)
-            # Before it can be captured it must have run: that is when libraries set themselves up.
-            self.context.enqueue(most, stream)
+            # Before it can be captured all of it must have run once: that is when the driver loads
+            # kernels and libraries set themselves up. On what is no picture yet, for nobody.
+            self.compute(0)
             stream.synchronize()
             self._freeing = undo.pop_all()
 

@@ -84,7 +84,7 @@ class HostCuda:
                 return self._context
 
         class Stream:
-            def __init__(self) -> None:
+            def __init__(self, flags: int = 0) -> None:
                 need_context("cuStreamCreate")
                 self.handle = next(cuda._numbers)
                 cuda.streams[self.handle] = self
