@@ -38,21 +38,32 @@ test-oldest: $(DEMO_CLIP)
 	    pytest pytest-rerunfailures pytest-timeout hypothesis onnxruntime pycocotools
 	STREAMSEG_DEMO_CLIP=$(DEMO_CLIP) .venv-oldest/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-# On a machine with an NVIDIA GPU, in an environment that has TensorRT and PyCUDA (docs/nvidia.md):
-# PYTHON names its interpreter. `accept-gpu` also measures, and leaves the log beside the figures.
-GPU_RESULT ?= benchmarks/results/tensorrt
+# On a machine with an NVIDIA GPU, in an environment that has PyCUDA and TensorRT, torch or both
+# (docs/nvidia.md): PYTHON names its interpreter. `accept-gpu` also measures, and leaves log, table,
+# chart and figures; called again, it goes on where it was.
+GPU_RESULT ?= benchmarks/results/gpu
+GPU_MINUTES ?= 600
 GPU_BENCH_ARGS ?=
 test-gpu:
 	STREAMSEG_GPU=1 $(PYTHON) -m pytest -v -s -W default tests/gpu \
-	    tests/engines/test_contract.py -k 'gpu or tensorrt' $(PYTEST_ARGS)
+	    tests/engines/test_contract.py tests/engines/cuda/test_kernels.py \
+	    -k 'gpu or tensorrt or torch' $(PYTEST_ARGS)
 
 accept-gpu:
 	nvidia-smi -L
 	set -o pipefail; { git log -1 --format='commit %H'; nvidia-smi -L; \
 	    $(PYTHON) -m tools.cli doctor; \
-	    $(MAKE) --no-print-directory test-gpu; tested=$$?; \
-	    $(PYTHON) -m benchmarks.tensorrt --json $(GPU_RESULT).json $(GPU_BENCH_ARGS) \
-	        && exit $$tested; } 2>&1 | tee $(GPU_RESULT).log
+	    $(MAKE) --no-print-directory test-gpu; failed=$$?; \
+	    for engine in tensorrt torch; do \
+	        $(PYTHON) -c "from engines.choose import is_installed as here; exit(not here('$$engine'))" \
+	            || continue; \
+	        $(PYTHON) -m benchmarks.gpu --engine $$engine --json $(GPU_RESULT)_$$engine.json \
+	            --chart $(GPU_RESULT)_$$engine.svg --minutes $(GPU_MINUTES) $(GPU_BENCH_ARGS) \
+	            || failed=1; \
+	    done; \
+	    ! $(PYTHON) -c "import tensorrt" || $(PYTHON) -m benchmarks.tensorrt \
+	        --json $(GPU_RESULT)_plans.json || failed=1; \
+	    exit $$failed; } 2>&1 | tee -a $(GPU_RESULT).log
 
 lint: $(VENV)/.installed-dev $(STUBS)/.installed
 	$(BIN)/ruff check .

@@ -22,6 +22,10 @@ from engines.errors import CardError
 Color = Literal["rgb", "bgr", "gray"]
 Layout = Literal["nchw", "nhwc"]
 
+# ITU-R BT.601 luma weights of R, G and B: what "gray" means to OpenCV and PIL, and so to the
+# networks that were trained on pictures that they read.
+LUMA = (0.299, 0.587, 0.114)
+
 
 class _Strict(BaseModel):
     # A misspelt key must be an error that names it, never a silent default.

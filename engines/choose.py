@@ -10,17 +10,20 @@ from pathlib import Path
 
 from engines.cache import cache_dir
 from engines.engine import Engine
-from engines.errors import EngineUnavailableError
+from engines.errors import EngineUnavailableError, one_line
 from engines.model import DEFAULT, PLAN_SUFFIX, Model, find_model
 from engines.refine import Refine, describe, parse_refine, refined_card
 from engines.wrapped import wrapped_graph
 
-ENGINES = ("tensorrt", "openvino", "onnxruntime")
+ENGINES = ("tensorrt", "openvino", "onnxruntime", "torch")
 _NEEDED = {
     "tensorrt": ("tensorrt", "pycuda"),
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime",),
+    "torch": ("torch",),
 }
+# The extra that brings it, where that is called otherwise.
+_EXTRAS = {"torch": "models"}
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
@@ -87,8 +90,9 @@ def load_engine(
 
     `model` is a name from `streamseg models`, an .onnx or .plan file or what `find_model` found,
     `card` the file's card if that is not beside it, `device` an OpenVINO device name or, for
-    TensorRT, a GPU's number. `weights` and `size` (H, W) are `find_model`'s. `refine` is what
-    `--refine` takes (engines/refine.py); the engine's card then says what size it takes and gives.
+    TensorRT and torch, a GPU's number (torch also takes cpu). `weights` and `size` (H, W) are
+    `find_model`'s. `refine` is what `--refine` takes (engines/refine.py); the engine's card then
+    says what size it takes and gives.
     `say` gets a line for what takes long; `watch` gets phase and share of a TensorRT build and
     answers whether to go on. Raises EngineError.
     """
@@ -98,21 +102,25 @@ def load_engine(
             f"precision {precision!r} is unknown; allowed: {', '.join(PRECISIONS)}"
         )
     if not is_installed(choice.engine):
+        extra = _EXTRAS.get(choice.engine, choice.engine)
         raise EngineUnavailableError(
-            f"{choice.engine} is not installed; pip install 'streamseg[{choice.engine}]'"
+            f"{choice.engine} is not installed; pip install 'streamseg[{extra}]'"
         )
     wanted = parse_refine(refine) if isinstance(refine, str) else refine
     if isinstance(model, Model):
         found = model
     else:
         path = Path(card) if card is not None else None
-        found = find_model(model, path, say, weights=weights, size=size)
+        exported = choice.engine != "torch"
+        found = find_model(model, path, say, weights=weights, size=size, export=exported)
     if found.file.suffix == PLAN_SUFFIX and choice.engine != "tensorrt":
         raise EngineUnavailableError(
             f"{found.file} is a TensorRT plan, which {choice.engine} cannot run ({choice.why})"
         )
     if choice.engine == "tensorrt":
         return _load_tensorrt(found, precision, device, batch, wanted, choice.why, say, watch)
+    if choice.engine == "torch":
+        return _load_torch(found, precision, device, batch, wanted, choice.why)
     found, precision = _for_cpu(found, precision, batch)
     taken = refined_card(found.card, wanted)
     graph = wrapped_graph(found, say=say, refine=wanted)
@@ -162,6 +170,27 @@ def _for_cpu(model: Model, precision: str, batch: int) -> tuple[Model, str]:
     if precision == "int8":
         raise EngineUnavailableError(f"{model.card.name} in INT8 {why}")
     return model, precision
+
+
+def _load_torch(
+    model: Model, precision: str, device: str | None, batch: int, refine: Refine | None, why: str
+) -> Engine:
+    if refine is not None:
+        raise EngineUnavailableError(
+            f"--refine {refine.method} is made of ONNX nodes, which torch does not run; take "
+            "another engine, or --refine none"
+        )
+    if precision == "int8" or model.card.is_int8:
+        raise EngineUnavailableError(
+            "INT8 is for openvino and onnxruntime; with torch take fp16 on a GPU, else fp32 or bf16"
+        )
+    try:
+        from engines.torch_engine import load_torch
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"torch cannot be imported ({one_line(error)}); pip install 'streamseg[models]'"
+        ) from None
+    return load_torch(model, device=device, precision=precision, batch=batch, why=why)
 
 
 def _load_tensorrt(

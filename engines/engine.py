@@ -34,7 +34,7 @@ class EngineInfo:
     """What runs the network, for the report and for the user's eyes."""
 
     name: str
-    """`openvino`, `onnxruntime`, `tensorrt` or `fake`."""
+    """`openvino`, `onnxruntime`, `tensorrt`, `torch` or `fake`."""
     precision: str
     """What the network computes in, as the runtime itself states it: fp32, bf16, fp16 or int8."""
     version: str

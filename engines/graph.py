@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from engines.card import Card
+from engines.card import LUMA, Card
 from engines.errors import CardError, ModelError, RefineError, one_line
 from engines.highest import Enlargement, final_resize, highest, highest_enlarged
 from engines.nodes import Chain
@@ -39,10 +39,6 @@ Dims = list[int | None]  # None where a size is not known
 
 # The first opset with Resize's coordinate modes, which label upsampling needs.
 _LEAST_OPSET = 13
-
-# ITU-R BT.601 luma weights of R, G and B: what "gray" means to OpenCV and PIL, and so to the
-# networks that were trained on pictures that they read.
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -297,7 +293,7 @@ def _preprocess(source: onnx.ValueInfoProto, card: Card, refine: Refine | None) 
     shift = (-np.asarray(want.mean, np.float64) / std).astype(np.float32)
     if want.color == "gray":
         # One 1x1 convolution weighs the three channels and normalises their sum.
-        weights = (np.asarray(_LUMA) * scale).astype(np.float32).reshape(1, 3, 1, 1)
+        weights = (np.asarray(LUMA) * scale).astype(np.float32).reshape(1, 3, 1, 1)
         chain.add("Conv", chain.constant("luma", weights), chain.constant("shift", shift))
     else:
         if want.color == "bgr":

@@ -5,8 +5,10 @@ network, or the user's own; or a plan that TensorRT made of one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engines.card import Card, check_sha256, read_card
 from engines.errors import CardError, ModelError
@@ -29,6 +31,8 @@ class Model:
     card: Card
     file: Path
     """The ONNX network, or a plan that TensorRT made of one (PLAN_SUFFIX)."""
+    module: Callable[[], Any] | None = field(default=None, compare=False, repr=False)
+    """Makes the same network as a torch.nn.Module; None where there is only the file."""
 
 
 def shipped_models() -> dict[str, Path]:
@@ -43,22 +47,25 @@ def find_model(
     *,
     weights: str | None = None,
     size: tuple[int, int] | None = None,
+    export: bool = True,
 ) -> Model:
     """A shipped model or a library's network by name, an ONNX file with the card beside it (or at
     `card`), or a plan.
 
     `say` gets a line when a network has to be made first. `weights` are for a library's network:
-    official, random or the path of a state dict. `size` is (H, W) in place of the card's. Raises
-    ModelError for an unknown name or missing file, CardError for a missing or wrong card, PlanError
-    for a plan without its passport.
+    official, random or the path of a state dict. `size` is (H, W) in place of the card's. Without
+    `export` a library's network is not written as ONNX: its `file` may not be there, for engines
+    that run its `module`. Raises ModelError for an unknown name or missing file, CardError for a
+    missing or wrong card, PlanError for a plan without its passport.
     """
     # Not at the top: these modules make Models.
     from engines.zoo.named import is_named, named_model
+    from engines.zoo.shipped import make_shipped
 
     text, path = str(name), Path(name)
     if is_named(text):
         given = None if card is None else read_card(card)
-        return named_model(text, weights, size, given, say)
+        return named_model(text, weights, size, given, say, export=export)
     shipped = shipped_models()
     if weights is not None and (text in shipped or path.suffix.lower() in MODEL_FILES):
         raise ModelError(
@@ -69,7 +76,9 @@ def find_model(
         if card is not None:
             raise CardError(f"model {text!r} brings its own card; --card goes with an ONNX file")
         at = shipped[text]
-        found = Model(read_card(at), at.with_suffix(".onnx"))
+        its_card, file = read_card(at), at.with_suffix(".onnx")
+        make = None if its_card.is_int8 else partial(make_shipped, text, file, its_card)
+        found = Model(its_card, file, make)
     elif path.suffix.lower() not in MODEL_FILES:
         raise ModelError(_unknown(text, path))
     elif not path.is_file():
@@ -90,7 +99,7 @@ def find_model(
     height, width = size
     resized = found.card.input.model_copy(update={"height": height, "width": width})
     # The card's sum is the file's, and the file is the same.
-    return Model(found.card.model_copy(update={"input": resized}), found.file)
+    return replace(found, card=found.card.model_copy(update={"input": resized}))
 
 
 def _unknown(name: str, path: Path) -> str:

@@ -133,6 +133,7 @@ def test_metadata(metadata):
 def test_requirements_are_what_is_imported(metadata):
     """What the packages import at their top or later, by the names that an index knows."""
     distributions = {
+        "cuda": "cuda-bindings",
         "cv2": "opencv-python",
         "yaml": "pyyaml",
         "typing_extensions": "pydantic",  # which cannot do without it

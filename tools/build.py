@@ -95,6 +95,10 @@ def build(
     from tools.progress import Printer
 
     choice = choose_engine(engine)
+    if choice.engine == "torch":
+        raise typer.BadParameter(
+            "torch runs a library's module as it is; there is nothing to build"
+        )
     say = Printer(quiet)
     say.note(f"engine  {choice.engine} ({choice.why})")
     pixels = size_option(size)

@@ -33,7 +33,7 @@ class RunConfig(BaseModel):
     card: str | None = None
     weights: str | None = None
     size: tuple[int, int] | None = None
-    engine: Literal["auto", "tensorrt", "openvino", "onnxruntime"] = "auto"
+    engine: Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     device: str | None = None
     decoder: Literal["cpu", "cuda"] = "cpu"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tools.nvidia import examine_nvidia, nvidia_lines
 
-_LIBRARIES = ("numpy", "opencv-python", "av", "openvino", "onnx", "onnxruntime")
+_LIBRARIES = ("numpy", "opencv-python", "av", "openvino", "onnx", "onnxruntime", "torch")
 
 
 def doctor(
@@ -60,6 +63,7 @@ def examine() -> dict[str, Any]:
         "tensorrt": _tensorrt(nvidia),
         "openvino": _openvino(),
         "onnxruntime": _onnxruntime(),
+        "torch": _torch(nvidia),
     }
     choice = choose_engine()
     devices = engines[choice.engine]["devices"]
@@ -99,15 +103,9 @@ def _tensorrt(nvidia: dict[str, Any]) -> dict[str, Any]:
     bad = [name for name, row in needed.items() if row["problem"]]
     if bad:
         return {"problem": f"{' and '.join(bad)} missing or unusable, see above", "devices": []}
-    devices = []
-    for gpu in nvidia["gpus"]:
-        capability = gpu["compute_capability"]
-        # BF16 came with Ampere, compute capability 8.0, and with TensorRT 10.
-        old = capability is not None and int(capability.split(".")[0]) < 8
-        bf16 = not old and int(nvidia["tensorrt"]["version"].split(".")[0]) >= 10
-        row = {"device": str(gpu["number"]), "name": gpu["name"], "default": "fp16"}
-        devices.append({**row, "precisions": ["fp16", "fp32", *(["bf16"] if bf16 else [])]})
-    return {"problem": None, "devices": devices}
+    # BF16 came with TensorRT 10.
+    bf16 = int(nvidia["tensorrt"]["version"].split(".")[0]) >= 10
+    return {"problem": None, "devices": [_gpu(gpu, bf16) for gpu in nvidia["gpus"]]}
 
 
 def _openvino() -> dict[str, Any]:
@@ -146,3 +144,41 @@ def _onnxruntime() -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     row = {"device": "CPU", "name": name, "precisions": ["fp32"], "default": "fp32"}
     return {"problem": None, "devices": [row]}
+
+
+def _torch(nvidia: dict[str, Any]) -> dict[str, Any]:
+    """Its devices are the GPUs, if it is built for them, and the processor.
+
+    Nothing is imported: that takes seconds, and tells no more.
+    """
+    from engines.choose import is_installed
+
+    if not is_installed("torch"):
+        problem = "not installed; pip install 'streamseg[models]' (only for --engine torch)"
+        return {"problem": problem, "devices": []}
+    name = platform.processor() or platform.machine()
+    row = {"device": "CPU", "name": name, "precisions": ["fp32", "bf16"], "default": "fp32"}
+    gpus = nvidia["gpus"] if torch_cuda() else []
+    return {"problem": None, "devices": [*(_gpu(gpu, bf16=True) for gpu in gpus), row]}
+
+
+def torch_cuda() -> str | None:
+    """The CUDA that the installed torch is built for; None without CUDA, and without torch."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    said = re.search(
+        r"^cuda\b.*= '([\d.]+)'",
+        (Path(spec.origin).parent / "version.py").read_text(),
+        re.MULTILINE,
+    )
+    return said[1] if said else None
+
+
+def _gpu(gpu: dict[str, Any], bf16: bool) -> dict[str, Any]:
+    """A GPU as a device of an engine that computes in FP16 by itself."""
+    capability = gpu["compute_capability"]
+    # BF16 came with Ampere, compute capability 8.0.
+    old = capability is not None and int(capability.split(".")[0]) < 8
+    row = {"device": str(gpu["number"]), "name": gpu["name"], "default": "fp16"}
+    return {**row, "precisions": ["fp16", "fp32", *(["bf16"] if bf16 and not old else [])]}

@@ -43,7 +43,14 @@ def execute(ask: RunConfig) -> int:
     with interruptible(say.note) as interrupt:
         # Whatever is wrong with the request shows before the network is loaded.
         card = Path(ask.card) if ask.card else None
-        model = find_model(ask.model, card, say.note, weights=ask.weights, size=ask.size)
+        model = find_model(
+            ask.model,
+            card,
+            say.note,
+            weights=ask.weights,
+            size=ask.size,
+            export=ask.engine != "torch",
+        )
         controls = Controls(_look(ask, model))
         asks = ask_each(ask)
         check_targets(ask, asks, model)

@@ -83,7 +83,7 @@ def run(
     ] = None,
     engine: Annotated[
         str | None,
-        Opt(help="auto, tensorrt, openvino or onnxruntime. Default: auto, which says its choice."),
+        Opt(help="auto, tensorrt, openvino, onnxruntime or torch. Default: auto, which says why."),
     ] = None,
     precision: Annotated[
         str | None, Opt(help="auto, fp32, bf16, fp16 or int8. Default: auto, the fastest here.")
@@ -91,8 +91,8 @@ def run(
     device: Annotated[
         str | None,
         Opt(
-            help="A GPU's number for TensorRT, or an OpenVINO device (`streamseg doctor`); 0,1 or "
-            "all to spread several sources over GPUs."
+            help="A GPU's number for TensorRT and torch, or an OpenVINO device (see doctor); 0,1 "
+            "or all to spread several sources over GPUs."
         ),
     ] = None,
     decoder: Annotated[

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from engines.errors import CaptureError, EngineError, InferenceError, one_line
+from engines.errors import CaptureError, InferenceError, one_line
 
 
 class Graph:
@@ -29,8 +29,8 @@ class Graph:
         try:
             from cuda.bindings import driver
         except ImportError as error:
-            raise CaptureError(
-                f"cuda-bindings cannot be imported ({one_line(error)}): pip install cuda-bindings"
+            raise _refused(
+                f"cuda-bindings cannot be imported ({one_line(error)}); pip install cuda-bindings"
             ) from None
         self._driver: Any = driver
         self._stream = driver.CUstream(stream.handle)
@@ -41,8 +41,7 @@ class Graph:
             work()
         except Exception as error:
             self._abandon()
-            said = str(error) if isinstance(error, EngineError) else one_line(error)
-            raise CaptureError(said or type(error).__name__) from error
+            raise _refused(one_line(error) or type(error).__name__) from error
         except BaseException:  # Ctrl-C: a stream that is left capturing takes nothing any more
             self._abandon()
             raise
@@ -74,8 +73,12 @@ class Graph:
         """The value of a call of the driver's; raises CaptureError where it says no."""
         error, *values = answer
         if error != self._driver.CUresult.CUDA_SUCCESS:
-            raise CaptureError(f"the driver says {_name(error)}")
+            raise _refused(f"the driver says {_name(error)}")
         return values[0] if values else None
+
+
+def _refused(why: str) -> CaptureError:
+    return CaptureError(f"a CUDA graph could not be captured: {why}")
 
 
 def _name(error: Any) -> str:

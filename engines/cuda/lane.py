@@ -44,13 +44,12 @@ class Surface:
     """What keeps its memory alive."""
 
 
-# CU_STREAM_NON_BLOCKING, for which PyCUDA has no name. FFmpeg's decoder works in the legacy default
-# stream, which `_up` and `_down`, being blocking streams, wait for; but any use of it by any thread
-# while a blocking stream is captured is an error (CUDA Programming Guide, prohibited operations).
-_NON_BLOCKING = 1
-
 # One is filled by the host, one goes up, one is computed, one comes down or is emptied.
 SLOTS = 4
+
+# CU_STREAM_NON_BLOCKING of cuda.h, which PyCUDA has no name for: such a stream does not wait for
+# the default one, whose use by anybody would end a capture, too.
+_NON_BLOCKING = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +129,9 @@ class Lane(Ring[Task, list[Found]]):
         with self._device.current():
             try:
                 self._kernels = Kernels(self._device)
-                self._up, self._down = cuda.Stream(), cuda.Stream()
-                self._work = cuda.Stream(_NON_BLOCKING)
+                # FFmpeg's decoder fills surfaces in the default stream: what goes up waits for it.
+                self._up = cuda.Stream()
+                self._work, self._down = (cuda.Stream(_NON_BLOCKING) for _ in range(2))
                 for _ in range(slots):
                     self._slots.append(_Slot(engine, self._kernels, form, paint, self._work))
             except BaseException:
@@ -188,7 +188,7 @@ class Lane(Ring[Task, list[Found]]):
                 graph = slot.context.capture(self._work, lambda: slot.compute(line))
             except CaptureError as error:
                 self.graphs = False
-                self._say(f"note: frames are started call by call, without CUDA graphs: {error}")
+                self._say(f"note: frames are started call by call: {error}")
                 slot.compute(line)
                 return
             slot.graphs[line] = graph
@@ -252,8 +252,9 @@ class _Slot:
             undo.callback(self._tensor.free)
             self.context: DeviceContext = engine.bind(int(self._tensor), self._small.address, most)
             undo.callback(self.context.free)
-            # Before it can be captured it must have run: that is when libraries set themselves up.
-            self.context.enqueue(most, stream)
+            # Before it can be captured all of it must have run once: that is when the driver loads
+            # kernels and libraries set themselves up. On what is no picture yet, for nobody.
+            self.compute(0)
             stream.synchronize()
             self._freeing = undo.pop_all()
 

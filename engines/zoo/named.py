@@ -53,16 +53,20 @@ def named_model(
     size: tuple[int, int] | None = None,
     card: Card | None = None,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    export: bool = True,
 ) -> Model:
-    """The network as an ONNX file in the user's cache, made first if it is not there; arguments as
-    for `recipe`.
+    """The network as an ONNX file in the user's cache, made first if it is not there and `export`
+    is asked for; the other arguments as for `recipe`.
 
     A second start needs neither torch nor the library. Raises ModelError, CardError,
     EngineUnavailableError.
     """
     found = recipe(name, weights, size, card)
-    path = keep_onnx(found.stem, found.make, size=found.size, dynamic=found.dynamic, say=say)
-    return Model(found.card, path)
+    path = Path(f"{found.stem}.onnx")
+    if export:
+        path = keep_onnx(found.stem, found.make, size=found.size, dynamic=found.dynamic, say=say)
+    return Model(found.card, path, found.make)
 
 
 def recipe(

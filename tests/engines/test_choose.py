@@ -168,7 +168,8 @@ def test_auto_says_why():
     assert choose_engine("onnxruntime").why == "asked for"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+# torch runs no files: tests/engines/test_torch.py.
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "torch"])
 def test_every_engine_loads_and_runs(path, engine, request):
     if engine == "tensorrt":
         request.getfixturevalue("trt11")

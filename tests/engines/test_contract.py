@@ -18,13 +18,14 @@ from engines.errors import EngineError, InferenceError, ModelError, PictureError
 from engines.fake_engine import FakeEngine, fake_card
 from engines.shared import SharedEngine
 from tests import networks
+from tests.engines.modules import open_module
 
 pytestmark = pytest.mark.timeout(60)
 
 CARD = networks.make_card(classes=networks.LEVELS)
 # TensorRT runs on the host here (tests/engines/tensorrt/standin.py), in FP32, because FP16 rounds
 # at the borders between two levels; `make test-gpu` runs this contract on a card.
-NAMES = ("fake", "openvino", "onnxruntime", "tensorrt", "shared")
+NAMES = ("fake", "openvino", "onnxruntime", "tensorrt", "torch", "shared")
 
 
 def open_engine(name: str, model: Any = None, card: Any = CARD, batch: int = 1) -> Engine:
@@ -32,6 +33,8 @@ def open_engine(name: str, model: Any = None, card: Any = CARD, batch: int = 1) 
         return FakeEngine(card, batch=batch)
     if name == "shared":
         return open_shared(card, batch)
+    if name == "torch":
+        return open_module("red_levels", card, batch)
     return open_graph(name, networks.wrapped(model or networks.red_levels(), card), card, batch)
 
 
@@ -318,6 +321,20 @@ def test_a_failure_belongs_to_its_submission_on_a_real_runtime(name):
             np.testing.assert_array_equal(
                 working.result(), networks.red_level(good), err_msg=str(number)
             )
+
+
+def test_a_failure_belongs_to_its_submission_on_torch():
+    good = networks.noise(1, CARD)
+    good[..., 1] = 0
+    bad = good.copy()
+    bad[..., 1].flat[0] = 255
+    with open_module("poisoned", CARD, device="cpu") as engine:
+        for _ in range(2 * engine.depth):
+            failing, working = engine.submit(bad), engine.submit(good)
+            for _ in range(2):
+                with pytest.raises(InferenceError, match="torch failed on a picture: poisoned"):
+                    failing.result()
+            np.testing.assert_array_equal(working.result(), networks.red_level(good))
 
 
 def test_a_failure_belongs_to_its_submission_on_the_fake():

@@ -114,6 +114,13 @@ def test_without_tensorrt_it_says_how_to_get_it(streamseg, network):
     assert "streamseg[tensorrt]" in done.err
 
 
+def test_torch_needs_no_build(streamseg, network):
+    pytest.importorskip("torch")
+    done = streamseg("build", network, "--engine", "torch", "-o", "n.onnx")
+    assert done.code == 2
+    assert "nothing to build" in " ".join(done.err.split())
+
+
 def test_an_onnx_to_take_along(streamseg, network, clip, tmp_path):
     words = ["--engine", "onnxruntime", "--precision", "fp16"]
     built = streamseg("build", network, *words, "-o", "half.onnx", "--json", "made.json")

@@ -168,6 +168,15 @@ def test_tensorrt_is_what_auto_takes(doctor, machine):
     assert report["auto"]["device"] == "GPU 0"
 
 
+@pytest.mark.parametrize(("cuda", "devices"), [("'13.0'", ["0", "CPU"]), ("None", ["CPU"])])
+def test_torch_uses_the_gpu_if_it_is_built_for_one(doctor, machine, cuda, devices):
+    smi(machine / "bin")
+    package(machine / "lib", "torch", init="", version=f"cuda: Optional[str] = {cuda}\n")
+    found = doctor()[0]["engines"]["torch"]
+    assert [row["device"] for row in found["devices"]] == devices
+    assert found["problem"] is None
+
+
 def test_without_tensorrt_auto_does_not_take_it(doctor, machine):
     smi(machine / "bin")
     report, _ = doctor()

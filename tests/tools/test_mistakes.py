@@ -340,6 +340,11 @@ class TestEngine:
             done = fails("--precision", precision, "-o", "o.mp4")
             assert_one_line(done, precision, "fp32")
 
+    def test_torch_runs_no_files(self, fails):
+        pytest.importorskip("torch")
+        done = fails("--engine", "torch", "-o", "o.mp4")
+        assert_one_line(done, "torch cannot run", ".onnx", "voc, street", "--engine")
+
     def test_onnxruntime_has_neither_devices_nor_precisions(self, fails):
         pytest.importorskip("onnxruntime")
         done = fails("--engine", "onnxruntime", "--device", "GPU", "-o", "o.mp4")

@@ -66,7 +66,7 @@ def run(
         list[str] | None, Opt(help="auto, fp32, bf16, fp16, int8. Default: auto.")
     ] = None,
     engine: Annotated[
-        list[str] | None, Opt(help="auto, tensorrt, openvino, onnxruntime. Default: auto.")
+        list[str] | None, Opt(help="auto, tensorrt, openvino, onnxruntime, torch. Default: auto.")
     ] = None,
     card: Annotated[
         Path | None, Opt(help="The .onnx file's card, if it is not the .yaml beside it.")

@@ -15,7 +15,7 @@ from tools.doctor import installed_version
 
 _LIBRARIES = (
     "streamseg", "numpy", "opencv-python", "av", "openvino", "onnx", "onnxruntime", "tensorrt",
-    "pycuda",
+    "pycuda", "torch",
 )  # fmt: skip
 
 

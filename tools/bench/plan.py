@@ -113,4 +113,5 @@ def model_of(case: Case, card: Path | None, weights: str | None) -> Model:
     """
     # A sweep may name networks that have weights of their own beside such that have not.
     given = weights if is_named(case.model) else None
-    return find_model(case.model, card, weights=given, size=case.size)
+    exported = case.engine != "torch"
+    return find_model(case.model, card, weights=given, size=case.size, export=exported)

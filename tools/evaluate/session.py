@@ -82,7 +82,14 @@ def evaluate(ask: Ask) -> int:
             require_plots("--figures")
             check_folder(ask.figures, ask.force)
         refine = parse_refine(ask.refine)
-        model = find_model(ask.model, ask.card, say.note, weights=ask.weights, size=ask.size)
+        model = find_model(
+            ask.model,
+            ask.card,
+            say.note,
+            weights=ask.weights,
+            size=ask.size,
+            export=ask.engine != "torch",
+        )
         truth = _truth(ask, model.card, say.note)
         match = match_classes(truth.classes, model.card.classes)
         with load_engine(

@@ -38,7 +38,9 @@ def table_of(colors, painted, share, matrix=None):
 
 class HostCard:
     """Memory that is poisoned before a launch, and checked afterwards: every byte of the output is
-    written, whatever was there, and none beside it.
+    written, whatever was there, and none between its rows. HostCuda sees what is written beside it.
+
+    `cuda.module` is pycuda.driver, or what stands in for it.
     """
 
     def __init__(self, cuda, device: Device) -> None:
@@ -48,10 +50,14 @@ class HostCard:
         self._held: list = []
 
     def free(self) -> None:
-        self.stream.synchronize()
-        assert self.stream.error is None, self.stream.error
+        self._wait()
         while self._held:
-            self._held.pop().free()
+            self._held.pop()[0].free()
+
+    def _wait(self) -> None:
+        self.stream.synchronize()
+        error = getattr(self.stream, "error", None)  # the stand-in's: a kernel was called wrongly
+        assert error is None, error
 
     def place(self, layout: Layout, planes=None, chroma_apart=False) -> Placed:
         """A picture of these planes in device memory; without, memory for one."""
@@ -64,15 +70,17 @@ class HostCard:
         return Placed(layout, self.upload(luma), self.upload(rest))
 
     def upload(self, array) -> int:
+        array = np.ascontiguousarray(array)
         memory = self.cuda.module.mem_alloc(array.nbytes)
-        self._held.append(memory)
-        self.cuda.module.memcpy_htod_async(memory, np.ascontiguousarray(array), self.stream)
+        self._held.append((memory, array))
+        self.cuda.module.memcpy_htod_async(memory, array, self.stream)
         return int(memory)
 
     def download(self, address: int, size: int) -> np.ndarray:
-        self.stream.synchronize()
-        assert self.stream.error is None, self.stream.error
-        return self.cuda.at(address, size).copy()
+        array = np.empty(size, np.uint8)
+        self.cuda.module.memcpy_dtoh_async(array, address, self.stream)
+        self._wait()
+        return array
 
     def resize(self, picture: Placed, network: NetworkInput, matrix=None) -> np.ndarray:
         """uint8 (network height, network width, 3)."""
