@@ -15,6 +15,11 @@ CARD_SAMPLES: Literal["nv12"] = "nv12"
 """Of such a frame's samples: 8-bit 4:2:0 with U and V alternating in one plane."""
 
 
+def has_card_frames() -> bool:
+    """Whether PyAV's frames tell the format of samples on a card, and its encoders take them."""
+    return int(av.__version__.split(".")[0]) >= 18
+
+
 class CardPlanes(Planes):
     """Planes that lie on a card as NV12. `y`, `u`, `v`, `rgb` and `copy` read as those of any other
     planes, from a copy on the host that is made when somebody asks for one of them first.

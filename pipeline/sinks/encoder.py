@@ -9,6 +9,7 @@ from typing import Any
 import av
 import av.error
 
+from pipeline.card_planes import has_card_frames
 from pipeline.errors import SinkError
 from pipeline.threads import plan_threads
 
@@ -52,7 +53,7 @@ class Encoder:
     @property
     def takes_card_pictures(self) -> bool:
         """Whether it encodes pictures that lie on an NVIDIA card where they are."""
-        return self.name.endswith("_nvenc") and int(av.__version__.split(".")[0]) >= 18
+        return self.name.endswith("_nvenc") and has_card_frames()
 
 
 def choose_encoder(

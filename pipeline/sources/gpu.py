@@ -11,13 +11,10 @@ import av
 import av.error
 from av.codec.hwaccel import HWAccel
 
-from pipeline.card_planes import CARD_FORMAT, CardPlanes
+from pipeline.card_planes import CARD_FORMAT, CARD_SAMPLES, CardPlanes, has_card_frames
 from pipeline.errors import SourceError
 from pipeline.sources.color import Converter
 from pipeline.sources.container import open_file
-
-# The first whose frames tell the format of samples on a card, and whose encoders take them.
-PYAV = 18
 
 
 def open_on_gpu(path: Path, number: int) -> Any:
@@ -26,10 +23,10 @@ def open_on_gpu(path: Path, number: int) -> Any:
     What it cannot, FFmpeg decodes on the processor; `why_not` says so. Raises SourceError for a
     file that cannot be read, and where no GPU can be used at all.
     """
-    if int(av.__version__.split(".")[0]) < PYAV:
+    if not has_card_frames():
         raise SourceError(
-            f"decoding on a GPU needs PyAV {PYAV} or newer, this is {av.__version__}: "
-            "pip install -U av"
+            f"decoding on a GPU needs PyAV 18 or newer, and that Python 3.11; this is PyAV "
+            f"{av.__version__}"
         )
     open_file(path).close()  # what is wrong with the file has errors of its own
     _let_ffmpeg_share(number)
@@ -58,13 +55,12 @@ def why_not(stream: Any, first: av.VideoFrame) -> str:
         return f"FFmpeg's decoder {codec} does not work on cards"
     if first.format.name != CARD_FORMAT:
         return f"the GPU has no decoder for such {codec}"
-    if not isinstance(Converter()(first), CardPlanes):
-        return (
-            f"only 8-bit 4:2:0 of limited range and even sides, upright, stays on the GPU; this is "
-            f"{first.width}x{first.height} {getattr(first.sw_format, 'name', '')}, of full range, "
-            "or turned"
-        )
-    return ""
+    if isinstance(Converter()(first), CardPlanes):
+        return ""
+    samples = getattr(first.sw_format, "name", "")
+    if samples != CARD_SAMPLES:
+        return f"only 8-bit 4:2:0 (nv12) stays on the GPU, and this is {samples}"
+    return "only what is upright, of limited range and even sides stays on the GPU"
 
 
 def _let_ffmpeg_share(number: int) -> None:

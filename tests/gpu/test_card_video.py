@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from engines.choose import is_installed, load_engine
 from engines.cuda.device import open_device
 from pipeline.api import stages_for
-from pipeline.card_planes import CardPlanes
+from pipeline.card_planes import CardPlanes, has_card_frames
 from pipeline.planes import Planes
 from pipeline.runner import Pipeline
 from pipeline.sinks import VideoSink
@@ -28,7 +27,7 @@ from tests.clips import Tone, needs_encoder, packets, set_display_matrix, times,
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 if "STREAMSEG_GPU" not in os.environ:
     pytest.skip("needs a GPU: make test-gpu", allow_module_level=True)
-if int(av.__version__.split(".")[0]) < 18:
+if not has_card_frames():
     pytest.skip("needs PyAV 18", allow_module_level=True)
 PICTURES = sorted((Path(__file__).parents[2] / "engines" / "guard_frames").glob("*.jpg"))
 # 1080 is no multiple of 16: what is coded, and lies in memory, is 1088 high.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import ctypes.util
+from types import SimpleNamespace
 
 import av
 import pytest
 from av.codec.hwaccel import HWAccel
 
+from pipeline.card_planes import has_card_frames
 from pipeline.errors import SourceError
 from pipeline.sources import open_source
 from pipeline.sources.file import FileSource
+from pipeline.sources.gpu import why_not
 from tests.clips import needs_encoder, write_clip
 
 pytestmark = pytest.mark.timeout(60)
 no_driver = pytest.mark.skipif(
     ctypes.util.find_library("cuda") is not None, reason="there is an NVIDIA driver here"
 )
-pyav_18 = pytest.mark.skipif(int(av.__version__.split(".")[0]) < 18, reason="needs PyAV 18")
+pyav_18 = pytest.mark.skipif(not has_card_frames(), reason="needs PyAV 18")
 
 
 def refusal(path, **more):
@@ -53,9 +56,7 @@ def test_what_is_no_video_file_is_refused(tmp_path):
 
 def test_an_old_pyav_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(av, "__version__", "17.1.0")
-    assert "needs PyAV 18 or newer, this is 17.1.0" in refusal(
-        write_clip(tmp_path / "c.mp4", count=5)
-    )
+    assert "needs PyAV 18 or newer" in refusal(write_clip(tmp_path / "c.mp4", count=5))
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,37 @@ def test_what_the_gpu_cannot_decode_the_processor_does_and_it_is_said(
     assert source.gpu is None
     assert [(f.pts, f.image.tobytes()) for f in source.frames()] == plain
     assert source.lost == {}
+
+
+class OnCard:
+    """A frame of the host that calls itself a CUDA frame; there is no other way to have one."""
+
+    def __init__(self, frame, samples):
+        self._frame = frame
+        self.format, self.sw_format = SimpleNamespace(name="cuda"), SimpleNamespace(name=samples)
+
+    def __getattr__(self, name):
+        return getattr(self._frame, name)
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "color_range", "word"),
+    [
+        ((90, 130), "nv12", 1, ""),
+        ((90, 130), "nv12", 0, ""),
+        ((90, 130), "p010le", 1, "this is p010le"),
+        ((90, 130), "nv12", 2, "limited range"),
+        ((91, 130), "nv12", 1, "even sides"),
+    ],
+)
+def test_what_stays_on_the_gpu(size, samples, color_range, word, monkeypatch):
+    # Conversion of what does not stay begins with a download, which a frame of the host has not.
+    monkeypatch.setattr("pipeline.sources.color.to_rgb", lambda *given: None)
+    monkeypatch.setattr("pipeline.sources.color.upright", lambda image, turn: image)
+    frame = av.VideoFrame(size[1], size[0], "nv12")
+    frame.color_range = color_range
+    codec = SimpleNamespace(name="h264")
+    stream = SimpleNamespace(codec_context=SimpleNamespace(is_hwaccel=True, codec=codec))
+    why = why_not(stream, OnCard(frame, samples))
+    assert (word in why) if word else not why
+    assert "no decoder for such h264" in why_not(stream, frame)
