@@ -21,6 +21,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from pipeline.card_planes import CARD_SAMPLES, CardPlanes
 from pipeline.channel import Policy
+from pipeline.errors import SinkError
 from pipeline.fit import fit
 from pipeline.frame import Frame, Image
 from pipeline.planes import FORMAT, Matrix, Planes
@@ -81,11 +82,7 @@ class VideoSink:
                         assert picture is not None
                         if writer is None:
                             writer = Writer(container, self._encoder, self._info, self.audio)
-                            gpu = None
-                            if isinstance(picture, CardPlanes) and self.takes_card_pictures:
-                                gpu = picture.gpu
-                            height, width = picture.shape[:2]
-                            self.notes += writer.start(height, width, gpu)
+                            self.notes += self._start(writer, picture)
                         writer.write(frame)
                         self.output.frames += 1
                         yield frame
@@ -98,6 +95,18 @@ class VideoSink:
                     raise
                 if writer is not None:
                     writer.finish()
+
+    def _start(self, writer: Writer, picture: Image | Planes) -> list[str]:
+        height, width = picture.shape[:2]
+        if not (isinstance(picture, CardPlanes) and self.takes_card_pictures):
+            return writer.start(height, width)
+        try:
+            return writer.start(height, width, picture.gpu)
+        except av.error.FFmpegError as error:
+            raise SinkError(
+                f"{self._encoder.name} does not take pictures from GPU {picture.gpu}: {error}; "
+                "--decoder cpu gives it those of the host"
+            ) from error
 
 
 @contextmanager

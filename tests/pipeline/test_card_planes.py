@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import ctypes.util
 import gc
 import os
 import sys
@@ -18,6 +18,7 @@ from engines.errors import PictureError
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.api import stages_for
 from pipeline.card_planes import CardPlanes, has_card_frames
+from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.planes import Matrix, Planes
 from pipeline.runner import Pipeline, chain
@@ -353,3 +354,17 @@ def test_an_encoder_of_the_card_gets_the_frame_itself(tmp_path, monkeypatch):
     assert [bytes(p) for p in one] == [bytes(p) for p in two]
     assert [p.pts for p in one] == [p.pts for p in two]
     assert sum(p.is_keyframe for p in one) == 1
+
+
+@pytest.mark.skipif(not has_card_frames(), reason="needs PyAV 18")
+@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="there is a driver here")
+def test_an_encoder_that_gets_no_context_says_so(tmp_path):
+    info = SourceInfo(width=SIZE[1], height=SIZE[0], time_base=Fraction(1, 25))
+    sink = VideoSink(tmp_path / "out.mp4", info, encoder="libx264")
+    sink._encoder = Encoder("h264_nvenc", "yuv420p")
+    sink.takes_card_pictures = True
+    (frame,) = Pictures(1).frames()
+    frame.picture = frame.held_image
+    with pytest.raises(SinkError, match="h264_nvenc does not take pictures from GPU 0"):
+        list(sink.run(iter([frame])))
+    assert not list(tmp_path.iterdir())
