@@ -73,13 +73,15 @@ def stages_for(
     *,
     live: bool = False,
     labels: bool = True,
+    stay: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Stage]:
     """The stages between source and sinks for an engine and its card.
 
     An engine on an NVIDIA GPU resizes and paints there, too. Then frames have `labels` only if
-    these are wanted, and no frame of a `live` source waits for others to make up a batch. `say` is
-    told where the processor does it all the same, and why.
+    these are wanted, and no frame of a `live` source waits for others to make up a batch. With
+    `stay` pictures that were decoded there are painted in place and stay there. `say` is told where
+    the processor does it all the same, and why.
     """
     controls = look if isinstance(look, Controls) else Controls(look)
     if isinstance(engine, DeviceEngine):
@@ -87,7 +89,12 @@ def stages_for(
         if not why:
             try:
                 return lane_stages(
-                    engine, controls, batch=1 if live else engine.batch, labels=labels, say=say
+                    engine,
+                    controls,
+                    batch=1 if live else engine.batch,
+                    labels=labels,
+                    stay=stay,
+                    say=say,
                 )
             except EngineUnavailableError as error:
                 why = str(error)

@@ -69,7 +69,8 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where frames go. `run` yields each frame once it is safely out, or shown.
 
-    One with `reads_labels = False` takes frames that have none.
+    One with `reads_labels = False` takes frames that have none; one with `takes_card_pictures` has
+    no need of `picture` on the host.
     """
 
     @property

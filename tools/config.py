@@ -36,6 +36,7 @@ class RunConfig(BaseModel):
     engine: Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     device: str | None = None
+    decoder: Literal["cpu", "cuda"] = "cpu"
     refine: str = "none"
     every: int = Field(default=1, ge=1, le=30)
     overlay: float = Field(default=0.5, ge=0, le=1)

@@ -14,7 +14,7 @@ from engines.refine import NONE
 from pipeline.api import stages_for
 from pipeline.errors import PipelineError
 from pipeline.runner import Pipeline
-from pipeline.sinks import Output, StatisticsSink, open_mask, open_output
+from pipeline.sinks import Output, StatisticsSink, VideoSink, open_mask, open_output
 from pipeline.sinks.destination import check_file
 from pipeline.sinks.flicker import FlickerSink
 from pipeline.sources import AnySource, ImageSource, open_source
@@ -72,6 +72,7 @@ def open_job(ask: RunConfig, model: Model, say: Printer) -> Iterator[Job]:
         max_frames=ask.max_frames,
         fps=ask.fps,
         live=live_options(ask),
+        decode_on=_gpu(ask),
         say=say.note,
     )
     check_live(ask, source)
@@ -84,6 +85,7 @@ def open_job(ask: RunConfig, model: Model, say: Printer) -> Iterator[Job]:
 def connect(job: Job, engine: Engine, controls: Controls) -> Pipeline:
     """Makes the job's pipeline, ready to run."""
     ask = job.ask
+    stay = stays_on_card(job.sinks, controls)
     stages = stages_for(
         engine,
         controls,
@@ -91,8 +93,15 @@ def connect(job: Job, engine: Engine, controls: Controls) -> Pipeline:
         ask.every,
         live=job.source.live,
         labels=any(getattr(sink, "reads_labels", True) for sink in job.sinks),
+        stay=stay,
         say=job.say.note,
     )
+    on_lane = stages[0].name == "infer"
+    if getattr(job.source, "gpu", None) is not None and job.sinks and not (stay and on_lane):
+        job.say.note(
+            "note: pictures come down from the GPU; they stay there for an engine on it and one "
+            "video (-o) by NVIDIA's encoder, beside masks and statistics, without --legend"
+        )
     if is_paced(job.source, job.sinks):
         stages.insert(0, pace())
     job.trace = tracing(engine) if ask.trace is not None else None
@@ -104,6 +113,15 @@ def connect(job: Job, engine: Engine, controls: Controls) -> Pipeline:
         max_latency_s=None if ask.max_latency is None else ask.max_latency / 1000,
     )
     return job.pipeline
+
+
+def stays_on_card(sinks: list[Any], controls: Controls) -> bool:
+    """Whether nobody needs painted pictures on the host. Two encoders would each give them times of
+    its own, and a legend is drawn there.
+    """
+    encoders = sum(isinstance(sink, VideoSink) for sink in sinks)
+    takers = all(getattr(sink, "takes_card_pictures", False) for sink in sinks)
+    return encoders == 1 and takers and not controls.look.legend
 
 
 def drive(job: Job, tick: Callable[[], None] = lambda: None) -> None:
@@ -155,7 +173,9 @@ def announce_source(job: Job) -> None:
     rate = f", {float(info.rate):.2f} fps" if info.rate and info.frames != 1 else ""
     count = f", {info.frames} frames" if info.frames and info.frames != 1 else ""
     size = f"{info.width}x{info.height}"
-    job.say.note(f"source  {job.source.name}: {size} {info.codec}{rate}{count}")
+    gpu = getattr(job.source, "gpu", None)
+    where = "" if gpu is None else f", decoded on GPU {gpu}"
+    job.say.note(f"source  {job.source.name}: {size} {info.codec}{rate}{count}{where}")
 
 
 def announce_engine(say: Printer, engine: Engine) -> None:
@@ -180,6 +200,13 @@ def announce_outputs(job: Job) -> None:
         job.say.note("pace    the video's own, for those who watch")
     if not job.sinks:
         job.say.note("output  none: this only measures; -o writes a video")
+
+
+def _gpu(ask: RunConfig) -> int | None:
+    """CUDA's number of the GPU that is to decode; None: the processor is."""
+    if ask.decoder == "cpu":
+        return None
+    return int(ask.device) if ask.device is not None and ask.device.isdecimal() else 0
 
 
 def _sinks(ask: RunConfig, source: AnySource, model: Model, say: Printer) -> list[Any]:

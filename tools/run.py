@@ -95,6 +95,13 @@ def run(
             "or all to spread several sources over GPUs."
         ),
     ] = None,
+    decoder: Annotated[
+        str | None,
+        Opt(
+            help="cpu, or cuda: an NVIDIA GPU's decoder for video files; --device is its number. "
+            "Default: cpu."
+        ),
+    ] = None,
     refine: Annotated[
         str | None,
         Opt(

@@ -129,7 +129,9 @@ class Lane(Ring[Task, list[Found]]):
         with self._device.current():
             try:
                 self._kernels = Kernels(self._device)
-                self._up, self._work, self._down = (cuda.Stream(_NON_BLOCKING) for _ in range(3))
+                # FFmpeg's decoder fills surfaces in the default stream: what goes up waits for it.
+                self._up = cuda.Stream()
+                self._work, self._down = (cuda.Stream(_NON_BLOCKING) for _ in range(2))
                 for _ in range(slots):
                     self._slots.append(_Slot(engine, self._kernels, form, paint, self._work))
             except BaseException:

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import av.error
 
+from pipeline.card_planes import has_card_frames
 from pipeline.errors import SinkError
 from pipeline.threads import plan_threads
 
@@ -49,6 +50,11 @@ class Encoder:
     keyframe_s: float | None = None
     """Seconds between keyframes at most; None leaves it to the encoder."""
 
+    @property
+    def takes_card_pictures(self) -> bool:
+        """Whether it encodes pictures that lie on an NVIDIA card where they are."""
+        return self.name.endswith("_nvenc") and has_card_frames()
+
 
 def choose_encoder(
     suffix: str,
@@ -82,6 +88,15 @@ def choose_encoder(
         if _opens(encoder):
             return encoder
     raise SinkError(f"encoder {asked} does not work on this machine; --encoder auto finds one")
+
+
+def card_encoder(gpu: int) -> Any:
+    """What an encoder on the GPU of CUDA's number `gpu` is given for pictures that lie there: the
+    context in which the decoder left them. Needs PyAV 18.
+    """
+    from av.codec.hwaccel import HWAccel
+
+    return HWAccel("cuda", device=gpu, options={"primary_ctx": "1"})
 
 
 def _options(name: str, quality: int) -> dict[str, str]:

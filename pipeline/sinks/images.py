@@ -48,6 +48,7 @@ class ImageSink:
         force: bool = False,
     ) -> None:
         self.name = name
+        self.takes_card_pictures = name == "mask"  # which are made of labels alone
         self.notes: list[str] = []
         self._encode = encode
         self._taken: set[str] = set()

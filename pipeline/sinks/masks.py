@@ -21,6 +21,7 @@ class MaskVideoSink:
     """Encodes `frame.labels` as FFV1 gray in Matroska, with the source's timestamps."""
 
     policy: Policy = "block"
+    takes_card_pictures = True  # it looks at none
     name = "mask"
     advice = "compressing masks is the limit: write the overlay alone, or fewer frames"
 

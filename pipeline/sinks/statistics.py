@@ -24,6 +24,7 @@ class StatisticsSink:
     """
 
     policy: Policy = "block"
+    takes_card_pictures = True  # it looks at none
     name = "stats"
     advice = "writing statistics is the limit: leave out --rle"
 

@@ -19,13 +19,15 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from pipeline.card_planes import CARD_SAMPLES, CardPlanes
 from pipeline.channel import Policy
+from pipeline.errors import SinkError
 from pipeline.fit import fit
 from pipeline.frame import Frame, Image
 from pipeline.planes import FORMAT, Matrix, Planes
 from pipeline.runner import Frames
 from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
-from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, choose_encoder
+from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, card_encoder, choose_encoder
 from pipeline.sources.color import matrix_of
 from pipeline.sources.info import AudioTap, SourceInfo
 from pipeline.threads import plan_threads
@@ -67,6 +69,7 @@ class VideoSink:
         self._info = info
         self.audio = audio
         """Compressed audio to be written beside the pictures; to be set before `run`."""
+        self.takes_card_pictures = self._encoder.takes_card_pictures
 
     def run(self, frames: Frames) -> Frames:
         """Writes each frame and passes it on."""
@@ -79,7 +82,7 @@ class VideoSink:
                         assert picture is not None
                         if writer is None:
                             writer = Writer(container, self._encoder, self._info, self.audio)
-                            self.notes += writer.start(*picture.shape[:2])
+                            self.notes += self._start(writer, picture)
                         writer.write(frame)
                         self.output.frames += 1
                         yield frame
@@ -92,6 +95,18 @@ class VideoSink:
                     raise
                 if writer is not None:
                     writer.finish()
+
+    def _start(self, writer: Writer, picture: Image | Planes) -> list[str]:
+        height, width = picture.shape[:2]
+        if not (isinstance(picture, CardPlanes) and self.takes_card_pictures):
+            return writer.start(height, width)
+        try:
+            return writer.start(height, width, picture.gpu)
+        except av.error.FFmpegError as error:
+            raise SinkError(
+                f"{self._encoder.name} does not take pictures from GPU {picture.gpu}: {error}; "
+                "--decoder cpu gives it those of the host"
+            ) from error
 
 
 @contextmanager
@@ -146,8 +161,10 @@ class Writer:
         self._last = -1
         self._key_due_s = -math.inf
 
-    def start(self, height: int, width: int) -> list[str]:
-        """Makes the streams, for pictures of this size; returns notes for the user."""
+    def start(self, height: int, width: int, gpu: int | None = None) -> list[str]:
+        """Makes the streams, for pictures of this size; returns notes for the user. With `gpu`
+        pictures that lie on the GPU of that number are encoded without leaving it.
+        """
         info, notes = self._info, []
         vp9 = self._encoder.name == "libvpx-vp9"
         # Only H.264 carries a pixel aspect itself; PyAV cannot write WebM's own.
@@ -160,11 +177,14 @@ class Writer:
             h, w = even
             notes.append(f"H.264 takes even sides only: the video is {w}x{h}, its edge repeated")
         self._size = (h, w)
+        self._on_card = gpu is not None
+        more = {} if gpu is None else {"hwaccel": card_encoder(gpu)}
         stream = self._container.add_stream(
-            self._encoder.name, rate=info.rate or 25, options=self._encoder.options
+            self._encoder.name, rate=info.rate or 25, options=self._encoder.options, **more
         )
         stream.width, stream.height = w, h
-        stream.pix_fmt = self._encoder.pixel_format
+        # On a card it is that of the samples; pictures of the host are then sent up by PyAV.
+        stream.pix_fmt = CARD_SAMPLES if self._on_card else self._encoder.pixel_format
         stream.time_base = info.time_base
         context = stream.codec_context
         context.time_base = info.time_base
@@ -221,6 +241,15 @@ class Writer:
         does, because encoding a frame changes its times and another sink may have it, too.
         """
         held = frame.held_picture
+        if (
+            self._on_card
+            and isinstance(held, CardPlanes)
+            and (held.shape, held.matrix) == (self._size, self._matrix)
+        ):
+            # No copy: nobody else has a picture that stayed on the card. It still says what kind of
+            # frame it was in the source, which an encoder would take for an order.
+            held.video.pict_type = PictureType.NONE
+            return held.video
         if (
             isinstance(held, Planes)
             and (held.shape, held.matrix) == (self._size, self._matrix)

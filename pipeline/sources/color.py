@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from pipeline.card_planes import CARD_FORMAT, CARD_SAMPLES, CardPlanes
 from pipeline.frame import Image
 from pipeline.planes import FORMAT, Matrix, Planes, to_rgb
 
@@ -46,7 +47,8 @@ def range_of(color_range: int, pixel_format: str) -> ColorRange:
 
 class Converter:
     """av.VideoFrame -> `Planes` where it is upright YUV 4:2:0 of 8 bits, limited range and even
-    sides, as nearly every video's, and uint8 (H, W, 3) RGB, upright, elsewhere. For one thread.
+    sides, as nearly every video's, and uint8 (H, W, 3) RGB, upright, elsewhere. Such planes of a
+    frame that lies on a card stay there (`CardPlanes`). For one thread.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,9 @@ class Converter:
 
     def __call__(self, frame: av.VideoFrame) -> Image | Planes:
         name = frame.format.name
+        on_card = name == CARD_FORMAT
+        if on_card:
+            name = getattr(frame.sw_format, "name", "")
         # Asking a frame for its side data ties it to itself, so that its buffers outlive it until
         # the garbage collector comes: a gigabyte a minute. Its rotation can be had without.
         if frame.rotation != self._rotation:
@@ -64,8 +69,11 @@ class Converter:
         color_range = range_of(frame.color_range, name)
         even = not (frame.width % 2 or frame.height % 2)
         limited = color_range == ColorRange.MPEG
-        if name == FORMAT and limited and even and self._turn in (None, _UPRIGHT):
+        plain = limited and even and self._turn in (None, _UPRIGHT)
+        if plain and name == FORMAT:
             return Planes(frame, matrix)
+        if plain and on_card and name == CARD_SAMPLES:
+            return CardPlanes(frame, matrix)
         image = to_rgb(self._reformatter, frame, matrix, color_range)
         if name.startswith("gray") and int(frame.color_range) == ColorRange.MPEG:
             image = np.asarray(cv2.LUT(image, _EXPAND), np.uint8)

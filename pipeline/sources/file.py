@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ import av
 import av.error
 from typing_extensions import Self
 
+from pipeline.card_planes import CardPlanes
 from pipeline.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources.color import Converter, matrix_of
@@ -25,6 +26,7 @@ from pipeline.sources.container import (
     stated_end_s,
     video_stream,
 )
+from pipeline.sources.gpu import open_on_gpu, why_not
 from pipeline.sources.info import AudioTap, SourceInfo
 from pipeline.threads import plan_threads
 
@@ -44,6 +46,9 @@ class FileSource:
     A damaged file yields every frame that can be decoded; `lost` says how many could not. With
     `start_s` or `duration_s` (seconds, from the first frame) only that part is read, and its
     timestamps count from its start; otherwise they are the container's own.
+
+    With `decode_on`, CUDA's number of a GPU, frames are decoded there and stay there as
+    `CardPlanes`. Where that GPU cannot decode this file, the processor does, and `say` is told why.
     """
 
     live = False
@@ -55,8 +60,13 @@ class FileSource:
         start_s: float = 0.0,
         duration_s: float | None = None,
         max_frames: int | None = None,
+        decode_on: int | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.name = str(path)
+        self.gpu = decode_on
+        """CUDA's number of the GPU that decodes; None where the processor does."""
+        self._say = say
         self.lost: dict[str, int] = {}
         self._path = path
         self._max_frames = max_frames
@@ -67,15 +77,12 @@ class FileSource:
         self._owed = 0  # packets for which the decoder has given neither a frame nor an error
         self._in_time = False  # whether a frame at or before `_begin` has been decoded
         self._reached_s = 0.0
-        self._open()
-        try:
-            self._begin, self._end = self._window(start_s, duration_s)
-            # Only a decoded frame shows the size after rotation, and whether there is one at all.
-            self._first = self._first_picture(start_s)
-            self.info = self._describe(self._first[1])
-        except BaseException:
+        self._open_at(start_s, duration_s)
+        if self.gpu is not None and (why := why_not(self._stream, self._first[1])):
+            say(f"note: {self.name} is decoded by the processor: {why}")
             self._container.close()
-            raise
+            self.gpu = None
+            self._open_at(start_s, duration_s)
 
     def tap_audio(self) -> AudioTap | None:
         """The compressed audio that will pass from now on, or None where there is none.
@@ -100,11 +107,18 @@ class FileSource:
         last = end = broken = 0
         with self:
             for pts, picture in self._pictures():
+                image = convert(picture)
+                if self.gpu is not None and not isinstance(image, CardPlanes):
+                    self._say(
+                        f"note: {self.name} does not stay on GPU {self.gpu} any more from frame "
+                        f"{self._count} on: what is in it has changed"
+                    )
+                    self.gpu = None
                 yield Frame(
                     index=self._count,
                     pts=pts - shift,
                     time_base=base,
-                    image=convert(picture),
+                    image=image,
                     captured_at=time.perf_counter(),
                     duration=int(picture.duration or 0),
                 )
@@ -134,15 +148,31 @@ class FileSource:
         limits = (self._begin, self._end, self._max_frames)
         return any(limit is not None for limit in limits)
 
+    def _open_at(self, start_s: float, duration_s: float | None) -> None:
+        """Opens the file and decodes the first frame that was asked for."""
+        self._open()
+        try:
+            self._begin, self._end = self._window(start_s, duration_s)
+            # Only a decoded frame shows the size after rotation, and whether there is one at all.
+            self._first = self._first_picture(start_s)
+            self.info = self._describe(self._first[1])
+        except BaseException:
+            self._container.close()
+            raise
+
     def _open(self) -> None:
-        self._container = open_file(self._path)
+        if self.gpu is None:
+            self._container = open_file(self._path)
+        else:
+            self._container = open_on_gpu(self._path, self.gpu)
         try:
             self._stream = video_stream(self._container, self.name)
         except BaseException:
             self._container.close()
             raise
         context = self._stream.codec_context
-        context.thread_count = plan_threads().decode
+        # Threads would cost the GPU surfaces, of which it has few, and are of no use to it.
+        context.thread_count = plan_threads().decode if self.gpu is None else 1
         context.thread_type = "AUTO"
         self._audio = list(self._container.streams.audio)
         self._early.clear()

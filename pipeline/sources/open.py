@@ -30,14 +30,16 @@ def open_source(
     max_frames: int | None = None,
     fps: float = 25.0,
     live: LiveOptions | None = None,
+    decode_on: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> FileSource | ImageSource | LiveSource:
     """A video file, a still image, a folder of images, a glob pattern of images, a camera or the
     URL of a stream, ready to read.
 
     `start_s` and `duration_s` cut a video; `fps` times still images; `live` is how a live source is
-    read, and `say` is told when it is lost and when it is back. Raises SourceError with one line
-    that says what was found and what is allowed.
+    read, and `say` is told when it is lost and when it is back. `decode_on` is CUDA's number of the
+    GPU that is to decode a file; what it cannot decode the processor does, and `say` is told why.
+    Raises SourceError with one line that says what was found and what is allowed.
     """
     text = str(spec)
     if not Path(text).exists() or text.startswith("/dev/"):
@@ -45,6 +47,8 @@ def open_source(
         if address is not None:
             if start_s:
                 raise SourceError(f"start cuts video files; {address.shown} begins when it is read")
+            if decode_on is not None:
+                raise SourceError(f"GPUs decode video files here; {address.shown} is live")
             from pipeline.sources.live.enter import open_live
 
             return open_live(address, live, max_frames=max_frames, duration_s=duration_s, say=say)
@@ -57,8 +61,17 @@ def open_source(
             raise SourceError(
                 f"start and duration cut videos, and {text} is images; max frames cuts those"
             )
+        if decode_on is not None:
+            raise SourceError(f"GPUs decode video files here, and {text} is images")
         return ImageSource(text, images, fps=fps, max_frames=max_frames)
-    return FileSource(Path(text), start_s=start_s, duration_s=duration_s, max_frames=max_frames)
+    return FileSource(
+        Path(text),
+        start_s=start_s,
+        duration_s=duration_s,
+        max_frames=max_frames,
+        decode_on=decode_on,
+        say=say,
+    )
 
 
 def open_recorded(spec: str | Path) -> FileSource | ImageSource | LiveSource:

@@ -15,10 +15,12 @@ import numpy as np
 
 from engines.card import Card
 from engines.cuda.kernels import Kernels, paint_table
-from engines.cuda.lane import SLOTS, Form, Found, Lane, Paint, Task
+from engines.cuda.lane import SLOTS, Form, Found, Lane, Paint, Surface, Task
 from engines.cuda.network import DeviceEngine
-from engines.cuda.picture import Layout, NetworkInput
+from engines.cuda.picture import Format, Layout, NetworkInput, Placed
+from engines.errors import PictureError
 from engines.ring import Submission
+from pipeline.card_planes import CARD_SAMPLES, CardPlanes
 from pipeline.frame import Frame, Image
 from pipeline.planes import Matrix, Planes, from_rgb, into_rgb
 from pipeline.runner import Frames, Stage
@@ -35,17 +37,20 @@ def lane_stages(
     *,
     batch: int = 1,
     labels: bool = True,
+    stay: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Stage]:
     """The stages between source and sinks. `batch` is how many pictures go through the network
-    together: a live source's wait for nobody, so 1. Without `labels` frames leave with none.
+    together: a live source's wait for nobody, so 1. Without `labels` frames leave with none. With
+    `stay` pictures that were decoded on the card are painted in place and stay there, for an
+    encoder that takes them; otherwise they come down once they are painted.
 
     `say` is told what is not as fast as it could be. Raises EngineUnavailableError where the card's
     kernels can be neither found nor compiled.
     """
     with engine.device.current():
         Kernels(engine.device)  # who has no compiler is to hear of it now
-    work = _Work(engine, controls, batch, labels, say)
+    work = _Work(engine, controls, batch, labels, stay, say)
     return [
         Stage(
             "infer",
@@ -84,10 +89,11 @@ class _Work:
         controls: Controls,
         batch: int,
         labels: bool,
+        stay: bool,
         say: Callable[[str], None],
     ) -> None:
         self._engine, self._controls, self._batch, self._labels = engine, controls, batch, labels
-        self._say = say
+        self._stay, self._say = stay, say
         self._lane: Lane | None = None
         self._before_s = 0.0
         self._paints: dict[tuple[Look, Matrix | None, int], Paint] = {}
@@ -108,7 +114,7 @@ class _Work:
                     self._close()
                     self._lane = self._open(group[0])
                 assert self._lane is not None
-                outs = [_blank(frame.held_image) for frame in group]
+                outs = [self._blank(frame.held_image) for frame in group]
                 task = Task(
                     [_arrays(frame.held_image) for frame in group],
                     [_arrays(out) for out in outs],
@@ -124,13 +130,21 @@ class _Work:
     def _open(self, frame: Frame) -> Lane:
         image = frame.held_image
         height, width = image.shape[:2]
-        planar = isinstance(image, Planes)
+        gpu = self._engine.device.number
+        if isinstance(image, CardPlanes) and image.gpu != gpu:
+            raise PictureError(
+                f"pictures lie on GPU {image.gpu} and the engine works on GPU {gpu}: decode there, "
+                "or on the processor"
+            )
+        made: Format = "yuv420p" if isinstance(image, Planes) else "rgb24"
+        given = made
+        if isinstance(image, CardPlanes):
+            given, made = CARD_SAMPLES, CARD_SAMPLES if self._stay else made
         want = self._engine.card.input
         inside = window(height, width, want)
-        layout = Layout("yuv420p" if planar else "rgb24", height, width)
         form = Form(
-            layout,
-            layout,
+            Layout(given, height, width),
+            Layout(made, height, width),
             NetworkInput(
                 want.height,
                 want.width,
@@ -146,6 +160,14 @@ class _Work:
             self._labels,
         )
         return Lane(self._engine, form, self._paint(image), say=self._say)
+
+    def _blank(self, image: Image | Planes) -> Image | Planes:
+        """What takes the painted picture, of the same form."""
+        if self._stay and isinstance(image, CardPlanes):
+            return CardPlanes(image.video, image.matrix)
+        if isinstance(image, Planes):
+            return Planes.blank(*image.shape, image.matrix)
+        return np.empty(image.shape, np.uint8)
 
     def _paint(self, image: Image | Planes) -> Paint:
         """How pictures such as this one are painted now; one object for as long as that holds."""
@@ -187,6 +209,8 @@ def _colorize(frames: Frames, card: Card, controls: Controls) -> Frames:
             look = controls.look
             legend.name(look.painted(card))
         if look.legend:
+            if isinstance(picture, CardPlanes):
+                picture = picture.host  # where letters are drawn
             height, width = frame.held_image.shape[:2]
             where = window(height, width, card.input)
             small = found.small[where.top :, where.left :][: where.height, : where.width]
@@ -212,15 +236,11 @@ def _groups(frames: Frames, most: int) -> Iterator[list[Frame]]:
 
 def _shape(frame: Frame) -> tuple[Any, ...]:
     image = frame.held_image
-    return (*image.shape[:2], image.matrix if isinstance(image, Planes) else None)
+    return (*image.shape[:2], getattr(image, "matrix", None), type(image))
 
 
-def _blank(image: Image | Planes) -> Image | Planes:
-    """A picture to be filled in, of the same form."""
-    if isinstance(image, Planes):
-        return Planes.blank(*image.shape, image.matrix)
-    return np.empty(image.shape, np.uint8)
-
-
-def _arrays(image: Image | Planes) -> tuple[Image, ...]:
+def _arrays(image: Image | Planes) -> tuple[Image, ...] | Surface:
+    if isinstance(image, CardPlanes):
+        layout = Layout(CARD_SAMPLES, *image.shape, image.pitch)
+        return Surface(Placed(layout, image.address, image.chroma), image)
     return (image.y, image.u, image.v) if isinstance(image, Planes) else (image,)
