@@ -158,7 +158,7 @@ def run(costs: dict[str, Cost], count: int) -> Pipeline:
     return pipeline
 
 
-def examine(case: Case, slow: str, count: int = 150) -> dict[str, Any]:
+def examine(case: Case, slow: str, count: int = 80) -> dict[str, Any]:
     """What is said of a run with one slow stage, and what comes of the rest without it."""
     costs = dict.fromkeys(STAGES, case.others)
     whole = run({**costs, slow: case.slow}, count)
