@@ -37,7 +37,8 @@ from benchmarks.machine import describe, undisturbed
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.channel import Policy
 from pipeline.frame import Frame
-from pipeline.runner import Pipeline, Source, Stage
+from pipeline.roles import Source, Stage
+from pipeline.runner import Pipeline
 from pipeline.sources import SyntheticSource
 from pipeline.stages import colorize, infer, preprocess
 

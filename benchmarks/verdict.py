@@ -33,7 +33,8 @@ from engines.engine import Labels, Pictures
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.channel import Policy
 from pipeline.frame import Frame
-from pipeline.runner import Pipeline, Stage
+from pipeline.roles import Stage
+from pipeline.runner import Pipeline
 from pipeline.stages import infer
 from pipeline.stats import engine_wait
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pipeline.api import segment
     from pipeline.errors import PipelineError, SinkError, SourceError
     from pipeline.frame import Frame
-    from pipeline.runner import Pipeline, Stage, chain
+    from pipeline.roles import Stage, chain
+    from pipeline.runner import Pipeline
     from pipeline.sources import open_source
 
 # Imported on first use: `import pipeline` must not cost what OpenCV, FFmpeg and OpenVINO cost.

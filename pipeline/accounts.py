@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from pipeline.channel import Channel
 from pipeline.frame import Frame
 from pipeline.ledger import Ledger
+from pipeline.roles import Sink, Stage
 from pipeline.stats import Meter, StageStats
-
-if TYPE_CHECKING:  # the runner imports this module
-    from pipeline.runner import Sink, Stage
 
 
 @dataclass

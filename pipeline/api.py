@@ -12,7 +12,8 @@ from engines.cuda.network import DeviceEngine
 from engines.engine import Engine
 from engines.errors import EngineUnavailableError
 from engines.model import DEFAULT
-from pipeline.runner import Frames, Pipeline, Stage
+from pipeline.roles import Frames, Stage
+from pipeline.runner import Pipeline
 from pipeline.sources import LiveOptions, open_source
 from pipeline.stages import Controls, Look, colorize, infer, preprocess
 from pipeline.stages.lane import lane_stages

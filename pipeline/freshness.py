@@ -11,7 +11,7 @@ from pipeline.channel import Channel
 from pipeline.frame import Frame
 
 if TYPE_CHECKING:  # the runner imports this module
-    from pipeline.runner import Stage
+    from pipeline.roles import Stage
 
 
 def channels_behind(

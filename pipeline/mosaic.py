@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.channel import Policy
 from pipeline.frame import Frame, Image
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.stages.draw import draw_lines
 
 NO_CLASS = 255

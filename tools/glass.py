@@ -22,7 +22,8 @@ from engines.choose import load_engine
 from pipeline.api import stages_for
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, Image
-from pipeline.runner import Pipeline, Source
+from pipeline.roles import Source
+from pipeline.runner import Pipeline
 from pipeline.sinks.destination import check_file, disk_errors
 from pipeline.sinks.images import write_whole
 from pipeline.sinks.window import check_environment, explain_failure

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.channel import Policy
 from pipeline.flicker import Flicker
 from pipeline.frame import Frame
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 
 # Of one core's time, at most: optical flow costs more than many a network.
 _SHARE = 0.05

@@ -10,7 +10,7 @@ import av
 
 from pipeline.channel import Policy
 from pipeline.errors import SinkError
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.sinks.destination import Output, check_file, check_folder, disk_errors
 from pipeline.sinks.encoder import DEFAULT_QUALITY, choose_encoder
 from pipeline.sinks.video import Writer

@@ -16,7 +16,7 @@ from engines.card import Card
 from pipeline.channel import Policy
 from pipeline.errors import SinkError
 from pipeline.frame import Frame, Image
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.sinks.destination import Output, check_file, check_folder, disk_errors
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

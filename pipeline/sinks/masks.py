@@ -9,7 +9,7 @@ import av
 
 from pipeline.channel import Policy
 from pipeline.fit import fit
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
 from pipeline.sinks.video import open_container
 from pipeline.sources.info import SourceInfo

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.channel import Policy
 from pipeline.frame import Frame, Image
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.sinks.destination import Output, check_file, whole_file, whole_lines
 
 

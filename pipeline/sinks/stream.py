@@ -24,7 +24,7 @@ from pipeline.errors import SinkError
 from pipeline.fit import fit
 from pipeline.frame import Frame
 from pipeline.planes import Planes
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.sinks.destination import Output
 from pipeline.sinks.encoder import DEFAULT_QUALITY, choose_encoder
 from pipeline.sinks.protocols import Protocol, find_protocol, without_secrets

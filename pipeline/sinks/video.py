@@ -25,7 +25,7 @@ from pipeline.errors import SinkError
 from pipeline.fit import fit
 from pipeline.frame import Frame, Image
 from pipeline.planes import FORMAT, Matrix, Planes
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.sinks.destination import Output, check_file, playable_frames, whole_file
 from pipeline.sinks.encoder import DEFAULT_QUALITY, Encoder, card_encoder, choose_encoder
 from pipeline.sources.color import matrix_of

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.channel import Policy
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.sinks.images import encode_picture, write_whole
 from pipeline.stages.look import Controls
 

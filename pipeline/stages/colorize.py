@@ -10,7 +10,7 @@ import numpy as np
 from engines.card import Card
 from pipeline.frame import Frame, Image
 from pipeline.planes import Planes
-from pipeline.runner import Frames, Stage
+from pipeline.roles import Frames, Stage
 from pipeline.stages.carry import Carrier
 from pipeline.stages.draw import contours, copy_masked, line_width
 from pipeline.stages.geometry import LabelScaler, window

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines.engine import Engine
-from pipeline.runner import Frames, Stage
+from pipeline.roles import Frames, Stage
 from pipeline.stages.carry import Turns
 
 

@@ -23,7 +23,7 @@ from engines.ring import Submission
 from pipeline.card_planes import CARD_SAMPLES, CardPlanes
 from pipeline.frame import Frame, Image
 from pipeline.planes import Matrix, Planes, from_rgb, into_rgb
-from pipeline.runner import Frames, Stage
+from pipeline.roles import Frames, Stage
 from pipeline.stages.draw import line_width
 from pipeline.stages.geometry import fill_color, window
 from pipeline.stages.legend import Legend

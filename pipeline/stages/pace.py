@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from pipeline.runner import Frames, Stage
+from pipeline.roles import Frames, Stage
 
 # What has been lost by being late for longer than this is not made up: whoever watches a stream is
 # not to see its frames rush by.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines.card import Card
-from pipeline.runner import Frames, Stage
+from pipeline.roles import Frames, Stage
 from pipeline.stages.geometry import to_network
 
 

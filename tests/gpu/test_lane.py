@@ -20,7 +20,8 @@ from engines.cuda.picture import Layout, NetworkInput
 from engines.errors import EngineError
 from pipeline.api import stages_for
 from pipeline.planes import Planes
-from pipeline.runner import Pipeline, chain
+from pipeline.roles import chain
+from pipeline.runner import Pipeline
 from pipeline.sinks import VideoSink
 from pipeline.sources import SyntheticSource, open_source
 from pipeline.stages import Look, colorize, infer, preprocess

@@ -21,7 +21,8 @@ from pipeline.card_planes import CardPlanes, has_card_frames
 from pipeline.errors import SinkError
 from pipeline.frame import Frame
 from pipeline.planes import Matrix, Planes
-from pipeline.runner import Pipeline, chain
+from pipeline.roles import chain
+from pipeline.runner import Pipeline
 from pipeline.sinks import MaskVideoSink, StatisticsSink, VideoSink
 from pipeline.sinks.encoder import Encoder
 from pipeline.sources.color import Converter

@@ -11,7 +11,8 @@ import pytest
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.api import stages_for
 from pipeline.frame import Frame
-from pipeline.runner import Pipeline, chain
+from pipeline.roles import chain
+from pipeline.runner import Pipeline
 from pipeline.sources import SyntheticSource
 from pipeline.stages.carry import Carrier, Turns
 

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engines.fake_engine import FakeEngine, fake_card
-from pipeline.runner import chain
+from pipeline.roles import chain
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.stages import Controls, Look, colorize, infer, preprocess
 from pipeline.stages.colorize import Painter

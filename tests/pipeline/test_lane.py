@@ -17,7 +17,8 @@ from engines.fake_engine import FakeEngine, fake_card
 from pipeline.api import stages_for
 from pipeline.frame import Frame
 from pipeline.planes import Matrix, Planes, from_rgb
-from pipeline.runner import Pipeline, chain
+from pipeline.roles import chain
+from pipeline.runner import Pipeline
 from pipeline.sources import SyntheticSource
 from pipeline.stages import Controls, Look, colorize, infer, preprocess
 from tests.engines.cuda.host_engine import HostEngine

@@ -18,7 +18,8 @@ from engines.errors import InferenceError
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.errors import LedgerError, PipelineError
 from pipeline.frame import Frame
-from pipeline.runner import Pipeline, Stage, chain
+from pipeline.roles import Stage, chain
+from pipeline.runner import Pipeline
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.stages import Look, colorize, infer, preprocess
 from tests.pipeline.troubled import (

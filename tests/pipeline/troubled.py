@@ -16,7 +16,8 @@ import numpy as np
 
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.frame import Frame
-from pipeline.runner import Pipeline, Stage
+from pipeline.roles import Stage
+from pipeline.runner import Pipeline
 from pipeline.stages import colorize, infer, preprocess
 
 CARD = fake_card(9, 16)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.frame import Frame
-from pipeline.runner import Stage
+from pipeline.roles import Stage
 from pipeline.sources.synthetic import SyntheticSource
 from pipeline.timecode import COUNT, HEIGHT, WIDTH, draw_code, read_code
 from tools.errors import ToolError

@@ -13,7 +13,7 @@ import numpy as np
 from engines.card import Card
 from pipeline.channel import Policy
 from pipeline.frame import Frame
-from pipeline.runner import Frames
+from pipeline.roles import Frames
 from pipeline.sinks.web.address import Address, page_url
 from pipeline.sinks.web.h264 import SharedEncoder
 from pipeline.sinks.web.live import Live

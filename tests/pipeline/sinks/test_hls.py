@@ -8,7 +8,8 @@ import av
 import pytest
 
 from pipeline.errors import SinkError
-from pipeline.runner import Pipeline, Stage
+from pipeline.roles import Stage
+from pipeline.runner import Pipeline
 from pipeline.sinks import open_output
 from pipeline.sources import FileSource
 from pipeline.sources.synthetic import SyntheticSource, read_number

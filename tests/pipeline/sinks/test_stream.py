@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SinkError
-from pipeline.runner import Pipeline, Stage
+from pipeline.roles import Stage
+from pipeline.runner import Pipeline
 from pipeline.sinks import open_output
 from pipeline.sinks.protocols import _has_srt, find_protocol, without_secrets
 from pipeline.sinks.stream import StreamSink

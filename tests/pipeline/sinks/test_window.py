@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SinkError
-from pipeline.runner import Pipeline, Stage
+from pipeline.roles import Stage
+from pipeline.runner import Pipeline
 from pipeline.sinks.window import WindowSink
 from pipeline.sources.synthetic import SyntheticSource, read_number
 from pipeline.stages import Controls, pace
