@@ -102,6 +102,6 @@ def stages_for(
         say(f"note: pictures are resized and painted on the processor: {why}")
     return [
         preprocess(engine.card),
-        infer(engine, keep_input=smooth or every > 1, every=every),
+        infer(engine, keep_input=smooth or every > 1, every=every, live=live),
         colorize(engine.card, controls, smooth=smooth, carry=every > 1),
     ]

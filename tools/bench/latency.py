@@ -70,7 +70,7 @@ def run_live(
     frames = max(2, round(seconds * rate))
     source = SyntheticSource(*picture, count=warm + frames, fps=rate, paced=True)
     latency, times, late = Histogram(), [], []
-    pipeline = Pipeline(source, stages_for(engine))
+    pipeline = Pipeline(source, stages_for(engine, live=True))
     with stop.ending(pipeline):
         for frame in pipeline:
             now = time.perf_counter()

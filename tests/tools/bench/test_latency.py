@@ -49,8 +49,8 @@ def test_a_rate_that_is_too_high_misses_what_the_engine_cannot_take():
     assert 0.5 * run.frames < run.missed < run.frames
     assert run.missed + len(run.latency) == run.frames
     assert run.delivered_fps < 25
-    # A frame waits for those in the channels before it, each for 50 ms.
-    assert run.latency.percentile_s(50) > 0.1
+    # It takes 50 ms, behind what is left of the one before it and no more.
+    assert 0.05 <= run.latency.percentile_s(50) < 0.2
 
 
 def test_latency_is_at_least_the_work():
