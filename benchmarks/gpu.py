@@ -3,7 +3,8 @@
     python -m benchmarks.gpu --json benchmarks/results/gpu_CARD.json [NAME ...]
         [--engine tensorrt|torch] [--clip VIDEO] [--batch 8] [--minutes 7]
 
-For each model, each a part that is written when it is done and not measured again:
+For each model, each a part that is written when it is done, with the commit and the command that
+measured it, and not measured again:
 
 - engine: frames a second of the network alone, pictures and labels lying on the card, enqueues back
   to back, one at a time and in batches; and the roofline: operations of the network divided by the
@@ -13,10 +14,11 @@ For each model, each a part that is written when it is done and not measured aga
   that file reaches alone; the ratios to the engine's own;
 - live: what the pipeline adds to a frame's age at 30 and 60 frames a second, p50 and p99;
 - start: seconds from the start of `streamseg run` to its first frame, its caches filled;
-- torch: PyTorch in FP16, channels last, eager and compiled, in the plain loop of the articles
-  (read, convert, resize, to the card, network, argmax, back, colour), and the network alone.
+- torch: PyTorch in FP16, channels last, with cuDNN's search for the fastest kernels: the network
+  alone, eager, compiled, and compiled with CUDA graphs (reduce-overhead); and the plain loop of the
+  articles (read, convert, resize, to the card, network, argmax, back, colour), with all cores.
 
-A run ends after --minutes, the parts that are left are measured by the next one. Random weights
+No part begins after --minutes; those that are left are measured by the next run. Random weights
 measure the same speed. The table is printed; `--chart FILE.svg` draws it.
 """
 
@@ -32,8 +34,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ import numpy as np
 import onnx
 
 from benchmarks.gpu_table import chart, table
+from benchmarks.gpu_torch import measure_torch
+from benchmarks.gpu_work import PICTURE, PlanesSource, rate, size_of
 from benchmarks.machine import describe
 from engines.choose import load_engine
 from engines.cost import count
@@ -49,10 +51,9 @@ from engines.cuda.device import open_device
 from engines.cuda.network import DeviceEngine
 from engines.errors import CaptureError
 from engines.model import Model, find_model
-from engines.zoo.torchvision import NETWORKS, make_torchvision
+from engines.zoo.torchvision import NETWORKS
 from pipeline.api import stages_for
 from pipeline.frame import Frame
-from pipeline.planes import Matrix, Planes
 from pipeline.runner import Pipeline
 from pipeline.sources import SyntheticSource, open_source
 from tools.bench.latency import run_live
@@ -60,31 +61,7 @@ from tools.bench.measure import Stop
 
 FIRST = ("voc", "fcn_resnet50", "lraspp_mobilenet_v3_large")
 NAMES = (*FIRST, *(name for name in NETWORKS if name not in FIRST))
-PICTURE = (1080, 1920)
 PARTS = ("engine", "lane", "live", "start", "torch")
-
-
-class PlanesSource(SyntheticSource):
-    """Frames of YUV made beforehand: what a decoder gives, without its cost."""
-
-    def __init__(self, height: int, width: int, count: int) -> None:
-        super().__init__(height, width, count, fps=Fraction(60))
-        rng = np.random.default_rng(0)
-        self._kept = []
-        for _ in range(16):
-            planes = Planes.blank(height, width, Matrix.BT709)
-            coarse = rng.integers(16, 236, (height // 8, width // 8), np.uint8)
-            planes.y[:] = cv2.resize(coarse, (width, height))
-            planes.u[:], planes.v[:] = planes.y[::2, ::2], planes.y[1::2, 1::2]
-            self._kept.append(planes)
-
-    def frames(self) -> Iterator[Frame]:
-        """All of them; pictures come again and again."""
-        for index in range(self._count):
-            frame = Frame(index, index, self.info.time_base, None)  # type: ignore[arg-type]
-            frame.image = self._kept[index % len(self._kept)]  # type: ignore[assignment]
-            frame.captured_at = time.perf_counter()
-            yield frame
 
 
 def main() -> None:
@@ -107,9 +84,12 @@ def main() -> None:
     cv2.setNumThreads(1)
     device = open_device()
     result: dict[str, Any] = json.loads(ask.json.read_text()) if ask.json.exists() else {}
-    result |= describe() | {
-        "commit": _commit(),
-        "card": f"{device.name}, compute capability {device.compute_capability}",
+    card = f"{device.name}, compute capability {device.compute_capability}"
+    if (result.get("card", card), result.get("engine", ask.engine)) != (card, ask.engine):
+        raise SystemExit(f"{ask.json} is of {result['card']} with {result['engine']}: name another")
+    how = describe() | {"commit": _commit()}
+    result |= how | {
+        "card": card,
         "driver": device.driver,
         "engine": ask.engine,
         "picture": list(PICTURE),
@@ -124,7 +104,7 @@ def main() -> None:
         keep()
     with tempfile.TemporaryDirectory() as folder:
         clip = ask.clip or _make_clip(Path(folder) / "made.mp4")
-        result["clip"] = clip.name
+        result["clip"] = clip.name if ask.clip else "made up, easy to decode"
         for name in ask.names or NAMES:
             row = models.setdefault(_key(name, ask), {})
             for part in ask.parts.split(","):
@@ -136,7 +116,7 @@ def main() -> None:
                     row[part] = MEASURES[part](name, clip, ask, result)
                 except Exception as error:  # the others are worth having all the same
                     row[part] = {"problem": f"{type(error).__name__}: {error}"}
-                row[part]["took_s"] = round(time.perf_counter() - begun, 1)
+                row[part] |= {"took_s": round(time.perf_counter() - begun, 1), **how}
                 print(f"{_key(name, ask)} {part}: {row[part]}", flush=True)
                 keep()
     print("\n".join(table(result)))
@@ -151,10 +131,11 @@ def measure_engine(name: str, clip: Path, ask: Any, result: dict[str, Any]) -> d
     model = _model(name, ask)
     want, rows = model.card.input, {}
     for batch in sorted({1, ask.batch}):
+        with open_device().current():
+            before = cuda.mem_get_info()[0]
         with load_engine(model, engine=ask.engine, batch=batch) as engine:
             assert isinstance(engine, DeviceEngine)
             with engine.device.current():
-                before = cuda.mem_get_info()[0]
                 stream = cuda.Stream()
                 pixels = want.height * want.width
                 pictures, labels = (cuda.mem_alloc(batch * pixels * n) for n in (3, 1))
@@ -231,10 +212,10 @@ def measure_live(name: str, clip: Path, ask: Any, result: dict[str, Any]) -> dic
 
 
 def measure_start(name: str, clip: Path, ask: Any, result: dict[str, Any]) -> dict[str, Any]:
-    """Seconds to the first frame, of three starts."""
+    """Seconds to the first frame, of three starts after one that fills the caches."""
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
-        for i in range(3):
+        for i in range(4):
             report = Path(folder) / f"{i}.json"
             command = [sys.executable, "-m", "tools.cli", "run", str(clip), "--model", name]
             command += ["--engine", ask.engine, "--max-frames", "5", "--report", str(report)]
@@ -242,62 +223,7 @@ def measure_start(name: str, clip: Path, ask: Any, result: dict[str, Any]) -> di
                 command += ["--weights", ask.weights, "--size", ask.size]
             subprocess.run(command, check=True, capture_output=True, timeout=400)
             seconds.append(json.loads(report.read_text())["first_frame_s"])
-    return {"first_frame_s": sorted(seconds)}
-
-
-def measure_torch(name: str, clip: Path, ask: Any, result: dict[str, Any]) -> dict[str, Any]:
-    """PyTorch as the articles do it, and its network alone, in FP16 and channels last."""
-    import torch
-
-    if name not in NETWORKS:
-        return {"problem": "torchvision has no such network"}
-    height, width = _size(ask)
-    network = make_torchvision(name, weights=ask.weights).half().cuda()
-    network = network.to(memory_format=torch.channels_last)
-    mean = torch.tensor([0.485, 0.456, 0.406], device="cuda").view(1, 3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225], device="cuda").view(1, 3, 1, 1)
-    colors = find_model("voc").card.colors
-    out: dict[str, Any] = {"version": torch.__version__}
-    for kind in ("eager", "compile"):
-        run: Any = network if kind == "eager" else torch.compile(network)
-
-        def loop(
-            frames: Iterator[Frame], until: float, run: Any = run
-        ) -> float:  # frames a second after the first few
-            times = []
-            for frame in frames:
-                small = cv2.resize(frame.image, (width, height))
-                tensor = torch.from_numpy(small).cuda().permute(2, 0, 1)[None].float() / 255
-                tensor = ((tensor - mean) / std).half()
-                ids = run(tensor.contiguous(memory_format=torch.channels_last)).argmax(1)[0]
-                mask = ids.to(torch.uint8).cpu().numpy()
-                mask = cv2.resize(mask, frame.image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-                cv2.addWeighted(frame.image, 0.5, colors[mask], 0.5, 0)
-                times.append(time.perf_counter())
-                if times[-1] - times[0] > until:
-                    break
-            return (len(times) - 6) / (times[-1] - times[5])
-
-        row: dict[str, Any] = {"network": {}, "loop": {}}
-        with torch.inference_mode():
-            for batch in sorted({1, ask.batch}):
-                pictures = torch.rand(batch, 3, height, width, device="cuda", dtype=torch.float16)
-                pictures = pictures.to(memory_format=torch.channels_last)
-
-                def work(times: int, run: Any = run, pictures: Any = pictures) -> None:
-                    for _ in range(times):
-                        run(pictures).argmax(1).to(torch.uint8)
-                    torch.cuda.synchronize()
-
-                row["network"][str(batch)] = rate(work, batch, ask)
-            warm = PlanesSource(*PICTURE, 8).frames()
-            with suppress(ZeroDivisionError, IndexError):
-                loop(warm, 60)
-            synthetic = PlanesSource(*PICTURE, 1 << 30).frames()
-            row["loop"]["synthetic"] = round(loop(synthetic, ask.seconds), 1)
-            row["loop"]["file"] = round(loop(open_source(clip).frames(), 2 * ask.seconds), 1)
-        out[kind] = row
-    return out
+    return {"first_frame_s": sorted(seconds[1:])}  # the first start fills the caches
 
 
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
@@ -307,25 +233,6 @@ MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
     "start": measure_start,
     "torch": measure_torch,
 }
-
-
-def rate(work: Callable[[int], None], each: int, ask: Any) -> float:
-    """Frames a second: the median of rounds that are long enough to be measured."""
-    times = 8
-    while True:  # the warm-up, too
-        begun = time.perf_counter()
-        work(times)
-        taken = time.perf_counter() - begun
-        if taken > ask.seconds / 4:
-            break
-        times *= 2
-    times = max(1, int(times * ask.seconds / taken))
-    rates = []
-    for _ in range(ask.rounds):
-        begun = time.perf_counter()
-        work(times)
-        rates.append(times * each / (time.perf_counter() - begun))
-    return round(statistics.median(rates), 1)
 
 
 def _drain(source: Any, stages: list[Any], ask: Any) -> float:
@@ -364,10 +271,10 @@ def _matrix_rate() -> float | None:
 
 
 def _make_clip(path: Path) -> Path:
-    """Ten seconds of moving 1080p at 60 frames a second."""
+    """A minute of moving 1080p, easier to decode than what a camera sees."""
     from pipeline.sinks import VideoSink
 
-    source = SyntheticSource(*PICTURE, 600, fps=60)
+    source = SyntheticSource(*PICTURE, 3600, fps=60)
 
     def seen() -> Iterator[Frame]:
         for frame in source.frames():
@@ -381,13 +288,8 @@ def _make_clip(path: Path) -> Path:
 
 def _model(name: str, ask: Any) -> Model:
     if name in NETWORKS:
-        return find_model(name, weights=ask.weights, size=_size(ask))
+        return find_model(name, weights=ask.weights, size=size_of(ask))
     return find_model(name)
-
-
-def _size(ask: Any) -> tuple[int, int]:
-    height, width = (int(part) for part in ask.size.split("x"))
-    return height, width
 
 
 def _key(name: str, ask: Any) -> str:
@@ -395,8 +297,11 @@ def _key(name: str, ask: Any) -> str:
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip() or "not a clone"
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
+
+    changed = " with changes" if ask("status", "--porcelain", "--untracked-files=no") else ""
+    return f"{ask('rev-parse', 'HEAD')}{changed}" if ask("rev-parse", "HEAD") else "not a clone"
 
 
 if __name__ == "__main__":

@@ -94,8 +94,10 @@ class Ring(Generic[J, A]):
             submission = Submission(self, slot, job)
             try:
                 self._start(slot, job)
-            except Exception as error:
+            except BaseException as error:
                 self._free.append(slot)
+                if not isinstance(error, Exception):  # Ctrl-C
+                    raise
                 raise InferenceError(
                     f"{self.runner} could not start on a picture: {_first_line(error)}"
                 ) from error

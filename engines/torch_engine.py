@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from engines.card import Card
+from engines.cuda.graph import alone
 from engines.engine import EngineInfo, Labels, Pictures, RingEngine
 from engines.errors import EngineError, EngineUnavailableError, ModelError, one_line
 from engines.model import Model
@@ -128,8 +129,9 @@ def prepare(network: PictureNetwork, card: Card, device: str, batch: int, compil
                 run(torch.zeros((count, *shape), dtype=torch.uint8, device=device))
         if device != "cpu":
             # Other streams will be given the memory that was used.
-            torch.cuda.synchronize(device)
-            give_back()
+            with alone():
+                torch.cuda.synchronize(device)
+                give_back()
     except EngineError:
         raise
     except Exception as error:  # torch's and its compiler's errors share no base

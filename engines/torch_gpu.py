@@ -46,9 +46,13 @@ class TorchGpuEngine(RingEngine):
     ) -> None:
         self._place = torch.device("cuda", number)
         self._slots: list[_Slot] = []
+        self._pools: dict[int, Any] = {}
         with ExitStack() as undo:
+            # Else what is pinned would open a context on GPU 0, too.
+            undo.enter_context(torch.cuda.device(number))
+            settings = undo.enter_context(ExitStack())
             if precision == "fp32":
-                undo.enter_context(_EXACT.held())
+                settings.enter_context(_EXACT.held())
             self._network: Any = prepare(network, card, str(self._place), batch, compiled)
             shape = (card.input.height, card.input.width)
             try:
@@ -59,7 +63,7 @@ class TorchGpuEngine(RingEngine):
                 raise EngineUnavailableError(
                     f"no room on GPU {number} for {card.name}: {one_line(error)}"
                 ) from error
-            self._settings = undo.pop_all()
+            self._settings = settings.pop_all()
         self._last_end_ms = 0.0
         info = EngineInfo(
             name="torch",
@@ -83,6 +87,7 @@ class TorchGpuEngine(RingEngine):
             self._network,
             as_tensor(pictures, (*shape, 3), self._place),
             as_tensor(labels, shape, self._place),
+            self._pools,
         )
 
     def _start(self, slot: _Slot, pictures: Pictures) -> None:
@@ -114,9 +119,19 @@ class TorchGpuEngine(RingEngine):
 class TorchContext:
     """The network between two tensors that are somebody else's memory."""
 
-    def __init__(self, network: Any, pictures: torch.Tensor, labels: torch.Tensor) -> None:
+    def __init__(
+        self,
+        network: Any,
+        pictures: torch.Tensor,
+        labels: torch.Tensor,
+        pools: dict[int, Any] | None = None,
+    ) -> None:
+        """`pools`: the memory of graphs, by their stream. Those of one stream never run side by
+        side, and nothing of one is wanted when the next one runs, so they share it.
+        """
         self._network = network
         self._pictures, self._labels = pictures, labels
+        self._pools = {} if pools is None else pools
         self._seen: set[int] = set()
         self._graphs: list[Any] = []
 
@@ -145,7 +160,8 @@ class TorchContext:
         with torch.cuda.stream(external):
             try:
                 # The thread's own mistakes end the capture; other lanes go on allocating.
-                graph.capture_begin(capture_error_mode="thread_local")
+                pool = self._pools.setdefault(stream.handle, torch.cuda.graph_pool_handle())
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
                     work()
                 except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.cuda.device import query_gpus
+from engines.cuda.device import count_devices
 from engines.errors import EngineUnavailableError
 
 ALL = "all"
@@ -20,12 +20,9 @@ def spread(device: str | None, sources: int) -> list[str | None]:
     if device is None or not names_several(device):
         return [device]
     if device == ALL:
-        count = len(query_gpus("index"))
-        if not count:
-            raise EngineUnavailableError(
-                "--device all is for NVIDIA GPUs, and nvidia-smi shows none here"
-            )
-        numbers = [str(i) for i in range(count)]
+        numbers = [str(i) for i in range(count_devices())]
+        if not numbers:
+            raise EngineUnavailableError("--device all is for NVIDIA GPUs, and CUDA sees none here")
     else:
         numbers = [part.strip() for part in device.split(",")]
         if not all(n.isdecimal() for n in numbers) or len(set(numbers)) != len(numbers):

@@ -285,10 +285,12 @@ class _Clocks:
         own_s += screen.threads_cpu_s if screen is not None else 0.0
         engine_cpu_s = max(0.0, cpu_s - own_s)
         pictures = sum(group.shared.pictures for group in groups)
-        # Of a lane on a card the engine itself knows nothing; that of all lanes on it counts.
+        # Of lanes on its card an engine knows nothing: theirs together, and where they overlap, all
+        # of the time, since each of them counts what the others computed meanwhile.
+        lanes_s = [sum(p.engine_busy_s for p, _, at in ran if at == i) for i in range(len(groups))]
         busy_s = [
-            max(group.engine.busy_s - before, sum(p.engine_busy_s for p, _, at in ran if at == i))
-            for i, (group, before) in enumerate(zip(groups, self._busy_s, strict=True))
+            max(group.engine.busy_s - before, min(lane_s, self.wall_s))
+            for group, before, lane_s in zip(groups, self._busy_s, lanes_s, strict=True)
         ]
         for pipeline, view, i in ran:
             mine_s = pipeline.threads_cpu_s

@@ -57,22 +57,31 @@ def open_device(number: int = 0) -> Device:
 
 @cache
 def _open(number: int) -> Device:
+    count = count_devices()
+    if number < count:
+        import pycuda.driver as cuda
+
+        return Device(number, cuda.Device(number))
+    raise EngineUnavailableError(
+        f"there is no GPU {number} here; there are {count}, counted from 0 (`streamseg doctor`)"
+    )
+
+
+def count_devices() -> int:
+    """How many GPUs CUDA lets this process see; raises EngineUnavailableError without PyCUDA or a
+    driver.
+    """
     try:
         import pycuda.driver as cuda
     except ImportError as error:
         raise EngineUnavailableError(f"PyCUDA cannot be imported ({error}); {INSTALL}") from None
     try:
         cuda.init()
-        count = cuda.Device.count()
-        if number < count:
-            return Device(number, cuda.Device(number))
+        return int(cuda.Device.count())
     except cuda.Error as error:
         raise EngineUnavailableError(
             f"no usable NVIDIA driver: {error}; `streamseg doctor` says more"
         ) from None
-    raise EngineUnavailableError(
-        f"there is no GPU {number} here; there are {count}, counted from 0 (`streamseg doctor`)"
-    )
 
 
 def device_number(device: str | None) -> int:

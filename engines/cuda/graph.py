@@ -7,11 +7,31 @@ PyCUDA has no graph API; cuda-bindings works on the handles of PyCUDA's streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from engines.errors import CaptureError, InferenceError, one_line
+
+_alone = threading.RLock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """The block captures, or waits for a whole device, and nobody else in the process does either
+    meanwhile: torch allows one capture at a time, and any thread's waiting for the device ends the
+    captures of all. What Python's collector would free in the middle of one would end it, too.
+    """
+    with _alone:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
 
 
 class Graph:

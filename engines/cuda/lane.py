@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.cuda.graph import alone
 from engines.cuda.kernels import Kernels
 from engines.cuda.memory import Staging, copy_on_card
 from engines.cuda.network import DeviceContext, DeviceEngine
 from engines.cuda.picture import Layout, NetworkInput, Placed
 from engines.engine import Labels
-from engines.errors import CaptureError, PictureError
+from engines.errors import CaptureError, EngineError, PictureError
 from engines.ring import Ring
 
 Planes = tuple[NDArray[np.uint8], ...]
@@ -46,6 +47,9 @@ class Surface:
 
 # One is filled by the host, one goes up, one is computed, one comes down or is emptied.
 SLOTS = 4
+
+# With fewer nothing goes up or down while another is computed.
+_FEWEST = 2
 
 # CU_STREAM_NON_BLOCKING of cuda.h, for which PyCUDA has no name: such a stream does not wait for
 # the default one, whose use by anybody would end a capture, too.
@@ -122,6 +126,7 @@ class Lane(Ring[Task, list[Found]]):
         self.graphs = graphs
         """Whether graphs are used; no longer, once one could not be captured."""
         self._say = say
+        self._shapes = [_shapes(layout) for layout in (form.layout, form.out)]
         self._device = engine.device
         self._counting = threading.Lock()
         self._ran_s = 0.0
@@ -129,11 +134,17 @@ class Lane(Ring[Task, list[Found]]):
         with self._device.current():
             try:
                 self._kernels = Kernels(self._device)
-                # FFmpeg's decoder fills surfaces in the default stream: what goes up waits for it.
-                self._up = cuda.Stream()
-                self._work, self._down = (cuda.Stream(_NON_BLOCKING) for _ in range(2))
-                for _ in range(slots):
-                    self._slots.append(_Slot(engine, self._kernels, form, paint, self._work))
+                self._up, self._work, self._down = (cuda.Stream(_NON_BLOCKING) for _ in range(3))
+                for number in range(slots):
+                    try:
+                        slot = _Slot(engine, self._kernels, form, paint, self._work)
+                    except (EngineError, cuda.Error) as error:
+                        if number < _FEWEST:
+                            raise
+                        say(f"note: the card has room for {number} batches at a time: {error}")
+                        break
+                    self._slots.append(slot)
+                    self._prepare(slot, paint.line)
             except BaseException:
                 self._let_go()
                 raise
@@ -149,9 +160,9 @@ class Lane(Ring[Task, list[Found]]):
         form = self.form
         if not 1 <= len(task.pictures) <= form.batch or len(task.outs) != len(task.pictures):
             raise PictureError(f"a lane takes 1 to {form.batch} pictures, not {len(task.pictures)}")
-        for layout, pictures in ((form.layout, task.pictures), (form.out, task.outs)):
+        sides = zip((form.layout, form.out), self._shapes, (task.pictures, task.outs), strict=True)
+        for layout, shapes, pictures in sides:
             want = layout.format, layout.height, layout.width
-            shapes = [view.shape for view in layout.planes(np.empty(layout.size, np.uint8))]
             for picture in pictures:
                 if isinstance(picture, Surface):
                     its = picture.placed.layout
@@ -164,6 +175,7 @@ class Lane(Ring[Task, list[Found]]):
     def _start(self, slot: _Slot, task: Task) -> None:
         with self._device.current():
             try:
+                self._prepare(slot, task.paint.line)
                 slot.upload(task, self._up)
                 self._work.wait_for_event(slot.uploaded)
                 slot.begun.record(self._work)
@@ -178,21 +190,22 @@ class Lane(Ring[Task, list[Found]]):
                         stream.synchronize()
                 raise
 
-    def _compute(self, slot: _Slot, line: int) -> None:
-        """Starts the slot's work: the graph of it, or where that cannot be, the work itself."""
-        if not self.graphs:
-            slot.compute(line)
+    def _prepare(self, slot: _Slot, line: int) -> None:
+        """Captures what a slot computes, for contours of a width that is new to it."""
+        if not self.graphs or line in slot.graphs:
             return
-        if line not in slot.graphs:
-            try:
-                graph = slot.context.capture(self._work, lambda: slot.compute(line))
-            except CaptureError as error:
-                self.graphs = False
-                self._say(f"note: frames are started call by call: {error}")
-                slot.compute(line)
-                return
-            slot.graphs[line] = graph
-        slot.graphs[line]()
+        try:
+            slot.capture(line)
+        except CaptureError as error:
+            self.graphs = False
+            self._say(f"note: frames are started call by call: {error}")
+
+    def _compute(self, slot: _Slot, line: int) -> None:
+        """Starts the slot's work: the graph of it, or where there is none, the work itself."""
+        if self.graphs:
+            slot.graphs[line]()
+        else:
+            slot.compute(line)
 
     def _fetch(self, slot: _Slot) -> list[Found]:
         with self._device.current():
@@ -240,7 +253,7 @@ class _Slot:
                 undo.callback(made.free)
                 return made
 
-            self.uploaded, self.begun, self.computed = (cuda.Event() for _ in range(3))
+            self.uploaded, self.begun, self.computed, self._lent = (cuda.Event() for _ in range(4))
             # A waiting thread sleeps instead of spinning on a core that decoding needs.
             self.done = cuda.Event(cuda.event_flags.BLOCKING_SYNC)
             self._table = staging(paint.table.nbytes)
@@ -258,26 +271,39 @@ class _Slot:
             stream.synchronize()
             self._freeing = undo.pop_all()
 
+    def capture(self, line: int) -> None:
+        """Captures `compute`; raises CaptureError if twice that cannot be."""
+        with alone():
+            try:
+                graph = self.context.capture(self._stream, lambda: self.compute(line))
+            except CaptureError:  # somebody may have waited for the whole device meanwhile
+                graph = self.context.capture(self._stream, lambda: self.compute(line))
+        self.graphs[line] = graph
+
     def upload(self, task: Task, stream: Any) -> None:
         """Starts the way up, after which `uploaded` comes to pass."""
         layout = self._form.layout
         self._task = task
-        hosted = 0
+        lent: list[tuple[int, Surface]] = []
         for i, picture in enumerate(task.pictures):
             if isinstance(picture, Surface):
-                mine = Placed(layout, self._pictures.address + i * layout.size)
-                copy_on_card(picture.placed, mine, stream)
+                lent.append((i, picture))
                 continue
-            hosted += 1
-            views = layout.planes(self._pictures.host[i])
-            for plane, view in zip(picture, views, strict=True):
+            for plane, view in zip(picture, layout.planes(self._pictures.host[i]), strict=True):
                 np.copyto(view, plane)
         if self._wears is not task.paint:
             np.copyto(self._table.host, task.paint.table.view(np.uint8).reshape(-1))
             self._table.upload(len(self._table.host), stream)
             self._wears = task.paint
-        if hosted:
+        if len(lent) < len(task.pictures):
             self._pictures.upload(len(task.pictures), stream)
+        if lent:
+            # FFmpeg fills surfaces in the default stream, for which this one does not wait.
+            self._lent.record()
+            stream.wait_for_event(self._lent)
+        for i, surface in lent:  # after the host's, whose block has nothing in their places
+            mine = Placed(layout, self._pictures.address + i * layout.size)
+            copy_on_card(surface.placed, mine, stream)
         self.uploaded.record(stream)
 
     def compute(self, line: int) -> None:
@@ -340,4 +366,9 @@ class _Slot:
         self.graphs.clear()
         with suppress(Exception):
             self._freeing.close()
-        self.uploaded = self.begun = self.computed = self.done = None
+        self.uploaded = self.begun = self.computed = self._lent = self.done = None
+
+
+def _shapes(layout: Layout) -> list[tuple[int, ...]]:
+    """Of the planes of a picture."""
+    return [view.shape for view in layout.planes(np.empty(layout.size, np.uint8))]

@@ -182,7 +182,8 @@ class _Work:
         """Waits for what is in flight; frames still get their pictures."""
         if self._lane is not None:
             self._lane.close()
-            self._before_s, self._lane = self.busy_s, None
+            lane, self._lane = self._lane, None
+            self._before_s += lane.busy_s
 
 
 def make_paint(card: Card, look: Look, matrix: Matrix | None, height: int) -> Paint:

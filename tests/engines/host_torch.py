@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,6 +112,8 @@ class HostTorch:
                 CUDAGraph=CUDAGraph,
                 stream=stream,
                 get_device_name=lambda number: "Stand-in GPU",
+                graph_pool_handle=lambda: (0, 1),
+                device=lambda number: nullcontext(),
             ),
             "device": lambda kind, number: torch.device("cpu"),
             "as_tensor": as_tensor,

@@ -55,7 +55,7 @@ def test_torch_takes_the_arguments_that_are_given():
     cuda = torch.cuda
     accepts(cuda.ExternalStream.__new__, cuda.ExternalStream, 4096, device="cuda:0")
     accepts(cuda.Stream.__new__, cuda.Stream, "cuda:0")
-    accepts(cuda.CUDAGraph.capture_begin, None, capture_error_mode="thread_local")
+    accepts(cuda.CUDAGraph.capture_begin, None, pool=(0, 1), capture_error_mode="thread_local")
     for plain in (cuda.CUDAGraph.capture_end, cuda.CUDAGraph.replay, cuda.CUDAGraph.reset):
         assert callable(plain)
     accepts(cuda.Event.__new__, cuda.Event, enable_timing=True)

@@ -138,8 +138,10 @@ class HostCuda:
                 self._done.set()
                 self._recorded: dict[str, Stream] = {}
 
-            def record(self, stream: Stream) -> Event:
+            def record(self, stream: Stream | None = None) -> Event:
                 need_context("cuEventRecord")
+                if stream is None:  # the default one, in which nothing is done here
+                    return self
                 self._done = done = threading.Event()
 
                 def job() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from engines.cuda.device import open_device
 from engines.cuda.graph import Graph
 from engines.engine import EngineInfo
+from engines.errors import PlanError
 
 
 class HostEngine:
@@ -29,7 +30,7 @@ class HostEngine:
 
     def bind(self, pictures, labels, most):
         if self.refuse_after is not None and self.contexts >= self.refuse_after:
-            raise MemoryError("no room on the card")
+            raise PlanError("no room on the card")
         self.contexts += 1
         want = self.card.input
         pixels = most * want.height * want.width

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+from engines.cuda import lane as lanes
 from engines.cuda.kernels import paint_table
 from engines.cuda.lane import SLOTS, Form, Lane, Paint, Task
 from engines.cuda.picture import Layout, NetworkInput
@@ -105,23 +106,38 @@ def test_where_no_graph_can_be_captured_frames_come_all_the_same(machine, host_g
     assert host_graph.launches == host_graph.live == 0
 
 
-def test_waiting_for_the_card_spoils_a_capture_and_nothing_else(machine, host_graph):
-    engine, said, look = HostEngine(machine, CARD), [], paint()
-    lane = Lane(engine, form(), look, say=said.append)
-    with lane:
-        slot = lane._slots[0]
-        compute = slot.compute
+def test_waiting_for_the_card_spoils_a_capture_and_nothing_else(machine, host_graph, monkeypatch):
+    compute, look, said = lanes._Slot.compute, paint(), []
 
-        def waits(line):
-            if lane._work.capturing is not None:
-                lane._work.synchronize()
-            compute(line)
+    def waits(slot, line):
+        if slot._stream.capturing is not None:
+            slot._stream.synchronize()
+        compute(slot, line)
 
-        slot.compute = waits
+    monkeypatch.setattr(lanes._Slot, "compute", waits)
+    with Lane(HostEngine(machine, CARD), form(), look, say=said.append) as lane:
         for n in range(10):
             given = task(n, paint=look)
             check([n], given, lane.submit(given).result(), look)
     assert len(said) == 1
+    assert host_graph.launches == 0
+
+
+def test_a_capture_that_somebody_spoilt_is_tried_again(machine, host_graph, monkeypatch):
+    compute, look, said, waiting = lanes._Slot.compute, paint(), [], iter([True])
+
+    def waits(slot, line):
+        if slot._stream.capturing is not None and next(waiting, False):
+            slot._stream.synchronize()
+        compute(slot, line)
+
+    monkeypatch.setattr(lanes._Slot, "compute", waits)
+    with Lane(HostEngine(machine, CARD), form(), look, say=said.append) as lane:
+        given = task(1, paint=look)
+        check([1], given, lane.submit(given).result(), look)
+        assert lane.graphs
+    assert not said
+    assert host_graph.launches == 1
 
 
 def test_a_new_look_needs_no_new_graph_but_lines_do(machine, host_graph):
@@ -198,10 +214,21 @@ def test_what_was_made_is_given_back_where_the_card_refuses(machine, host_graph,
 
 def test_a_network_that_finds_no_room_leaves_nothing_behind(machine):
     engine = HostEngine(machine, CARD)
-    engine.refuse_after = 2
-    with pytest.raises(MemoryError):
+    engine.refuse_after = 1
+    with pytest.raises(EngineError, match="no room"):
         Lane(engine, form(), paint())
     assert engine.contexts == machine.live == 0
+
+
+def test_with_room_for_fewer_slots_a_lane_has_those(machine):
+    engine, look, said = HostEngine(machine, CARD), paint(), []
+    engine.refuse_after = 2
+    with Lane(engine, form(), look, say=said.append) as lane:
+        assert lane.depth == 2
+        for n in range(6):
+            given = task(n, paint=look)
+            check([n], given, lane.submit(given).result(), look)
+    assert said == ["note: the card has room for 2 batches at a time: no room on the card"]
 
 
 @pytest.mark.parametrize(
