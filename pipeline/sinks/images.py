@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -99,8 +100,10 @@ class ImageSink:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a small file under another name first, so that no half of it is ever seen."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Writes a small file under another name first, so that no half of it is ever seen; processes
+    that write the same one at once do not meet.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(data)
         partial.replace(path)

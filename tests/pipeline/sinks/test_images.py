@@ -1,5 +1,6 @@
 """Images that are written: their names, their pixels, and what needs force."""
 
+import os
 import sys
 
 import cv2
@@ -159,7 +160,7 @@ def test_no_half_written_image_is_ever_seen(tmp_path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/full is Linux's")
 def test_a_full_disk_is_one_line_and_leaves_no_partial_image(tmp_path):
-    partial = tmp_path / ".0.png.partial"
+    partial = tmp_path / f".0.png.{os.getpid()}.partial"
     partial.symlink_to("/dev/full")
     with pytest.raises(SinkError, match=r"0\.png cannot be written: the disk is full"):
         drive(sink(tmp_path / "%d.png", force=True), frames(1))
