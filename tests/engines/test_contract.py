@@ -99,6 +99,8 @@ class Kind:
 def kind(request) -> Kind:
     if request.param == "tensorrt" and "STREAMSEG_GPU" not in os.environ:
         request.getfixturevalue("trt11")
+    if request.param == "torch":  # here: a test may open it in a thread of its own
+        pytest.importorskip("torch")
     return Kind(request.param)
 
 

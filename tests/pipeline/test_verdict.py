@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import cv2
@@ -25,7 +26,11 @@ def _one_thread():
     cv2.setNumThreads(threads)
 
 
-# The others sleep: that takes as long on a machine that somebody else uses as well.
+# The others sleep: that takes nearly as long on a machine that somebody else uses as well. Not
+# within a tenth, though, beside a suite that keeps both cores at work.
+@pytest.mark.skipif(
+    "STREAMSEG_QUIET" not in os.environ, reason="STREAMSEG_QUIET says that nobody else is at work"
+)
 @pytest.mark.parametrize("slow", STAGES)
 @pytest.mark.parametrize("case", ["sleeps among sleepers", "works among sleepers"])
 def test_the_slowed_stage_is_named_and_the_rate_without_it_is_foretold(case, slow):
