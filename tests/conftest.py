@@ -28,6 +28,7 @@ _LOOK_AT_THE_CLOCK = (
     "pipeline/sinks/web/",
     "pipeline/sources/live/",
     "pipeline/test_freshness.py",
+    "pipeline/test_lane.py",
     "pipeline/test_mosaic.py",
     "pipeline/test_pace.py",
     "pipeline/test_stats.py",

@@ -132,8 +132,9 @@ def test_no_frame_of_a_live_source_waits_for_others(machine):
     with Pipeline(source, stages_for(engine, live=True)) as pipeline:
         for _ in pipeline:
             pass
-    assert pipeline.ledger.delivered == 12
-    assert engine.runs == 12
+    # While the lane is made newer ones may take the place of the first.
+    assert pipeline.ledger.captured == 12
+    assert engine.runs == pipeline.ledger.delivered >= 4
     # Far less than the 0.4 s that eight frames take to come.
     assert pipeline.latency.percentile_s(50) < 0.15
 
