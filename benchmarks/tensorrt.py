@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_work import rate
 from engines.cuda.device import open_device
 from engines.errors import EngineError
 from engines.model import Model, find_model
@@ -118,30 +117,11 @@ def _measure(
                     for slot in engine._slots:
                         slot.stream.synchronize()
 
-            row["engine_only_fps"][batch] = _rate(enqueue, batch, ask)
-            row["submit_fps"][batch] = _rate(submit, batch, ask)
+            row["engine_only_fps"][batch] = rate(enqueue, batch, ask)
+            row["submit_fps"][batch] = rate(submit, batch, ask)
     if name in NETWORKS and not ask.no_torch:
         row["torch"] = _torch(name, ask, batches, size)
     return row
-
-
-def _rate(work: Callable[[int], None], batch: int, ask: Any) -> float:
-    """Frames per second: the median over rounds, each long enough to be measured."""
-    count = 8
-    while True:  # also the warm-up
-        begun = time.perf_counter()
-        work(count)
-        taken = time.perf_counter() - begun
-        if taken > ask.seconds / 4:
-            break
-        count *= 2
-    count = max(1, int(count * ask.seconds / taken))
-    rates = []
-    for _ in range(ask.rounds):
-        begun = time.perf_counter()
-        work(count)
-        rates.append(count * batch / (time.perf_counter() - begun))
-    return round(statistics.median(rates), 1)
 
 
 def _torch(name: str, ask: Any, batches: list[int], size: tuple[int, int]) -> dict[str, Any]:
@@ -168,7 +148,7 @@ def _torch(name: str, ask: Any, batches: list[int], size: tuple[int, int]) -> di
                         run(pictures).argmax(1).to(torch.uint8)
                     torch.cuda.synchronize()
 
-                rates[kind][batch] = _rate(work, batch, ask)
+                rates[kind][batch] = rate(work, batch, ask)
     return rates
 
 
