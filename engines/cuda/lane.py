@@ -267,18 +267,22 @@ class _Slot:
             undo.callback(self.context.free)
             # Before it can be captured all of it must have run once: that is when the driver loads
             # kernels and libraries set themselves up. On what is no picture yet, for nobody.
-            self.compute(0)
-            stream.synchronize()
+            with alone():
+                self.compute(0)
+                stream.synchronize()
             self._freeing = undo.pop_all()
 
     def capture(self, line: int) -> None:
         """Captures `compute`; raises CaptureError if twice that cannot be."""
+
+        def once() -> Callable[[], None]:
+            return self.context.capture(self._stream, lambda: self.compute(line))
+
         with alone():
             try:
-                graph = self.context.capture(self._stream, lambda: self.compute(line))
+                self.graphs[line] = once()
             except CaptureError:  # somebody may have waited for the whole device meanwhile
-                graph = self.context.capture(self._stream, lambda: self.compute(line))
-        self.graphs[line] = graph
+                self.graphs[line] = once()
 
     def upload(self, task: Task, stream: Any) -> None:
         """Starts the way up, after which `uploaded` comes to pass."""
@@ -302,8 +306,7 @@ class _Slot:
             self._lent.record()
             stream.wait_for_event(self._lent)
         for i, surface in lent:  # after the host's, whose block has nothing in their places
-            mine = Placed(layout, self._pictures.address + i * layout.size)
-            copy_on_card(surface.placed, mine, stream)
+            copy_on_card(surface.placed, _placed(self._pictures, layout, i), stream)
         self.uploaded.record(stream)
 
     def compute(self, line: int) -> None:
@@ -312,21 +315,21 @@ class _Slot:
         """
         form, layout, want = self._form, self._form.layout, self._form.network
         pixels = want.height * want.width
-        for i in range(form.batch):
-            picture = Placed(layout, self._pictures.address + i * layout.size)
+        pictures = [_placed(self._pictures, layout, i) for i in range(form.batch)]
+        for i, picture in enumerate(pictures):
             tensor = int(self._tensor) + i * pixels * 3
             self._kernels.resize(self._stream, picture, tensor, want, form.into_rgb)
         self.context.enqueue(form.batch, self._stream)
-        for i in range(form.batch):
+        for i, picture in enumerate(pictures):
             full = 0
             if self._full is not None:
                 full = self._full.address + i * layout.height * layout.width
             self._kernels.paint(
                 self._stream,
-                Placed(layout, self._pictures.address + i * layout.size),
+                picture,
                 self._small.address + i * pixels,
                 self._table.address,
-                Placed(form.out, self._outs.address + i * form.out.size),
+                _placed(self._outs, form.out, i),
                 full,
                 want,
                 line,
@@ -338,9 +341,7 @@ class _Slot:
         outs, layout = self._task.outs, self._form.out
         for i, out in enumerate(outs):
             if isinstance(out, Surface):
-                copy_on_card(
-                    Placed(layout, self._outs.address + i * layout.size), out.placed, stream
-                )
+                copy_on_card(_placed(self._outs, layout, i), out.placed, stream)
         hosted = not all(isinstance(out, Surface) for out in outs)
         for memory in (self._outs if hosted else None, self._small, self._full):
             if memory is not None:
@@ -367,6 +368,11 @@ class _Slot:
         with suppress(Exception):
             self._freeing.close()
         self.uploaded = self.begun = self.computed = self._lent = self.done = None
+
+
+def _placed(memory: Staging, layout: Layout, i: int) -> Placed:
+    """Picture `i` of a batch that lies in memory, one behind the other."""
+    return Placed(layout, memory.address + i * layout.size)
 
 
 def _shapes(layout: Layout) -> list[tuple[int, ...]]:
