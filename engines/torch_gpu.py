@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from engines.card import Card
+from engines.cuda.busy import Busy
 from engines.cuda.device import open_device
 from engines.engine import EngineInfo, Labels, Pictures, RingEngine
 from engines.errors import CaptureError, EngineError, EngineUnavailableError, one_line
@@ -64,7 +65,7 @@ class TorchGpuEngine(RingEngine):
                     f"no room on GPU {number} for {card.name}: {one_line(error)}"
                 ) from error
             self._settings = settings.pop_all()
-        self._last_end_ms = 0.0
+        self._busy = Busy()
         info = EngineInfo(
             name="torch",
             precision=precision,
@@ -72,7 +73,7 @@ class TorchGpuEngine(RingEngine):
             device=f"GPU {number} ({torch.cuda.get_device_name(number)})",
             why=why,
         )
-        # Runs that overlap are counted once, in `_finish`; so no division here.
+        # Runs that overlap are counted once, by `Busy`; so no division here.
         super().__init__(card, info, list(self._slots), batch=batch, parallel=1)
         # What a lane needs, and nobody else: without PyCUDA the engine works by `submit`.
         with suppress(EngineUnavailableError):
@@ -103,10 +104,7 @@ class TorchGpuEngine(RingEngine):
         slot.done.synchronize()
         begin_ms = self._epoch.elapsed_time(slot.begun)
         end_ms = self._epoch.elapsed_time(slot.computed)
-        with self._counting:
-            busy_ms = end_ms - max(begin_ms, self._last_end_ms)
-            self._last_end_ms = max(end_ms, self._last_end_ms)
-        return np.array(slot.host_labels[: slot.count]), max(0.0, busy_ms) / 1000.0
+        return np.array(slot.host_labels[: slot.count]), self._busy.add(begin_ms, end_ms)
 
     def _release(self) -> None:
         self._free.clear()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from engines.card import Card
+from engines.cuda.busy import Busy
 from engines.cuda.device import Device
 from engines.cuda.graph import Graph
 from engines.cuda.memory import Staging
@@ -75,7 +76,7 @@ class TensorRtEngine(RingEngine):
             except BaseException:
                 self._let_go()
                 raise
-        self._last_end_ms = 0.0
+        self._busy = Busy()
         info = EngineInfo(
             name="tensorrt",
             precision=precision,
@@ -84,7 +85,7 @@ class TensorRtEngine(RingEngine):
             why=why,
             refine=refine,
         )
-        # Runs that overlap are counted once, in `_finish`; so no division here.
+        # Runs that overlap are counted once, by `Busy`; so no division here.
         super().__init__(card, info, list(self._slots), batch=most, parallel=1)
 
     def bind(self, pictures: int, labels: int, most: int) -> TensorRtContext:
@@ -108,10 +109,7 @@ class TensorRtEngine(RingEngine):
             slot.done.synchronize()
             begin_ms = slot.begun.time_since(self._epoch)
             end_ms = slot.computed.time_since(self._epoch)
-        with self._counting:
-            busy_ms = end_ms - max(begin_ms, self._last_end_ms)
-            self._last_end_ms = max(end_ms, self._last_end_ms)
-        return np.array(slot.labels.host[: slot.count]), max(0.0, busy_ms) / 1000.0
+        return np.array(slot.labels.host[: slot.count]), self._busy.add(begin_ms, end_ms)
 
     def _release(self) -> None:
         with self.device.current():
@@ -140,7 +138,7 @@ class TensorRtContext:
         import pycuda.driver as cuda
 
         self._log = log
-        self._most, *self._size = shape
+        most, *self._size = shape
         self._shaped = 0
         self._graphs: list[Graph] = []
         self._context: Any = engine.create_execution_context()
@@ -153,7 +151,7 @@ class TensorRtContext:
             self._must(self._context.set_optimization_profile_async(0, stream.handle))
             stream.synchronize()
         else:
-            self._shaped = self._most
+            self._shaped = most
 
     def enqueue(self, count: int, stream: Any) -> None:
         """Starts the network on the first `count` pictures."""
