@@ -16,7 +16,7 @@ from pipeline.stages.draw import contours, copy_masked, line_width
 from pipeline.stages.geometry import LabelScaler, window
 from pipeline.stages.legend import Legend
 from pipeline.stages.look import Controls, Look
-from pipeline.stages.plane_brush import PlaneBrush
+from pipeline.stages.plane_brush import PlaneBrush, brush_for
 from pipeline.stages.smooth import Smoother
 from pipeline.stats import engine_wait
 
@@ -150,19 +150,15 @@ class Painter:
         self, image: Planes, labels: Image, mask: Image | None, box: tuple[int, ...]
     ) -> Planes:
         """The same for planes."""
-        brush, picture = self._brush_for(image), image.copy()
+        self._brush = brush_for(self._brush, self._colors, image)
+        picture = image.copy()
         lines = None
         if self.look.contours:
             x, y, w, h = box
             lines = np.zeros(labels.shape, np.uint8)
             lines[y : y + h, x : x + w] = _lines(labels, mask, box)
-        brush.lay(picture, labels, mask, lines, box, self.look.overlay)
+        self._brush.lay(picture, labels, mask, lines, box, self.look.overlay)
         return picture
-
-    def _brush_for(self, picture: Planes) -> PlaneBrush:
-        if self._brush is None or self._brush.matrix != picture.matrix:
-            self._brush = PlaneBrush(self._colors, picture.matrix)
-        return self._brush
 
     def _mask_of(self, labels: Image) -> Image:
         """uint8 (H, W), 255 where a class is painted; to be overwritten by the next frame."""

@@ -9,7 +9,7 @@ from pipeline.frame import Image
 from pipeline.planes import Planes
 from pipeline.stages.draw import draw_legend, legend_extent
 from pipeline.stages.geometry import present
-from pipeline.stages.plane_brush import PlaneBrush
+from pipeline.stages.plane_brush import PlaneBrush, brush_for
 
 # A class that leaves the picture stays for this many frames, so that a flickering class does not
 # make the legend jump.
@@ -45,8 +45,7 @@ class Legend:
         names, colors = [self._names[i] for i in shown], self._colors[shown]
         if isinstance(picture, Planes):
             height = picture.shape[0]
-            if self._brush is None or self._brush.matrix != picture.matrix:
-                self._brush = PlaneBrush(self._colors, picture.matrix)
+            self._brush = brush_for(self._brush, self._colors, picture)
             bottom, right = legend_extent(names, height)
             self._brush.draw(
                 picture, bottom, right, lambda part: draw_legend(part, names, colors, height)

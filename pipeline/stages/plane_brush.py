@@ -72,6 +72,13 @@ class PlaneBrush:
             np.copyto(plane, _halve(large))
 
 
+def brush_for(last: PlaneBrush | None, colors: Image, picture: Planes) -> PlaneBrush:
+    """The brush that was used last, if it is for such a picture, else a new one."""
+    if last is None or last.matrix != picture.matrix:
+        return PlaneBrush(colors, picture.matrix)
+    return last
+
+
 def _mix(plane: Image, colors: Image, layers: list[tuple[float, Image | None]]) -> None:
     """Mixes colours at the picture's size into chroma at half of it, in place. The layers' masks do
     not overlap.
