@@ -16,12 +16,13 @@ from engines.errors import InferenceError
 from engines.fake_engine import FakeEngine, fake_card
 from pipeline.api import stages_for
 from pipeline.frame import Frame
-from pipeline.planes import Matrix, Planes, from_rgb
+from pipeline.planes import Matrix, Planes
 from pipeline.roles import chain
 from pipeline.runner import Pipeline
 from pipeline.sources import SyntheticSource
 from pipeline.stages import Controls, Look, colorize, infer, preprocess
 from tests.engines.cuda.host_engine import HostEngine
+from tests.planes import planes_of
 
 pytestmark = pytest.mark.timeout(60)
 FRAMES = sorted((Path(__file__).parents[2] / "engines" / "guard_frames").glob("*.jpg"))
@@ -48,18 +49,8 @@ class Real:
             rgb = cv2.cvtColor(cv2.resize(bgr, (width, height)), cv2.COLOR_BGR2RGB)
             frame = Frame(index, index, Fraction(1, 30), rgb)
             if self.planes:
-                frame.image = make_planes(rgb, Matrix.BT601 if index % 2 else Matrix.BT709)
+                frame.image = planes_of(rgb, Matrix.BT601 if index % 2 else Matrix.BT709)
             yield frame
-
-
-def make_planes(rgb, matrix):
-    height, width = rgb.shape[:2]
-    planes = Planes.blank(height, width, matrix)
-    y, u, v = cv2.split(cv2.transform(rgb, from_rgb(matrix)))
-    planes.y[:] = y
-    planes.u[:] = cv2.resize(u, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    planes.v[:] = cv2.resize(v, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    return planes
 
 
 def card_of(height, width, aspect="stretch", sampling="bilinear"):

@@ -16,6 +16,7 @@ from pipeline.stages.colorize import Painter
 from pipeline.stages.geometry import to_network
 from tests.clips import write_clip
 from tests.networks import make_card
+from tests.planes import planes_of
 
 CARD = make_card(classes=5)
 EVERY = (0, 1, 2, 3, 4)
@@ -26,18 +27,6 @@ def smooth(height, width, seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(30, 220, (3, 4, 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(20, 230)
-
-
-def planes_of(rgb, matrix=Matrix.BT709):
-    """By the formulas, in floating point; chroma is the mean of four."""
-    height, width = rgb.shape[:2]
-    m = from_rgb(matrix).astype(np.float64)
-    yuv = rgb.astype(np.float64) @ m[:, :3].T + m[:, 3]
-    out = Planes.blank(height, width, matrix)
-    out.y[:] = np.rint(yuv[..., 0])
-    for plane, values in ((out.u, yuv[..., 1]), (out.v, yuv[..., 2])):
-        plane[:] = np.rint(values.reshape(height // 2, 2, width // 2, 2).mean((1, 3)))
-    return out
 
 
 def exact_rgb(planes):

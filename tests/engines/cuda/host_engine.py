@@ -37,7 +37,7 @@ class HostEngine:
         return _Context(self, self.cuda.at(pictures, 3 * pixels), self.cuda.at(labels, pixels))
 
     def submit(self, pictures):
-        raise NotImplementedError("lanes bind")
+        raise AssertionError("a lane binds and does not submit")
 
     def close(self) -> None:
         """Nothing is open."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from engines.cuda.device import open_device
 from engines.cuda.picture import Layout, NetworkInput, Placed
-from pipeline.planes import Matrix, Planes, from_rgb
+from pipeline.planes import Matrix
 from pipeline.stages import Look
 from pipeline.stages.colorize import Painter
 from pipeline.stages.draw import line_width
@@ -25,6 +25,7 @@ from pipeline.stages.geometry import LabelScaler, to_network
 from tests.engines.cuda.card import HostCard, network_input, table_of
 from tests.networks import make_card
 from tests.pipeline.test_geometry import blobs, label_scores
+from tests.planes import planes_of
 
 FRAMES = sorted((Path(__file__).parents[3] / "engines" / "guard_frames").glob("*.jpg"))
 IDS = np.array([0, 3, 4, 7, 19], np.uint8)
@@ -92,17 +93,6 @@ def labels_of(number, size, classes=5):
     gray = cv2.GaussianBlur(gray, (0, 0), 6)
     small = cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA).reshape(size)
     return IDS[:classes][small.astype(int) * classes // 256]
-
-
-def planes_of(rgb, matrix=Matrix.BT709):
-    height, width = rgb.shape[:2]
-    m = from_rgb(matrix).astype(np.float64)
-    yuv = rgb.astype(np.float64) @ m[:, :3].T + m[:, 3]
-    out = Planes.blank(height, width, matrix)
-    out.y[:] = np.rint(yuv[..., 0])
-    for plane, values in ((out.u, yuv[..., 1]), (out.v, yuv[..., 2])):
-        plane[:] = np.rint(values.reshape(height // 2, 2, width // 2, 2).mean((1, 3)))
-    return out
 
 
 def even(size):
