@@ -13,6 +13,7 @@ Both lanes, on the CPU and on the GPU, follow the same two:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -27,12 +28,17 @@ _SAMPLING = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
 
 @dataclass(frozen=True)
 class Window:
-    """Where a picture lies in the network's input, pixels."""
+    """A part of an image, for example where a picture lies in the network's input; pixels."""
 
     top: int
     left: int
     height: int
     width: int
+
+    def of(self, image: Image) -> Image:
+        """The part of an image that lies in it, a view."""
+        rows = slice(self.top, self.top + self.height)
+        return image[rows, self.left : self.left + self.width]
 
 
 def window(height: int, width: int, want: CardInput) -> Window:
@@ -54,7 +60,7 @@ def to_network(image: Image | Planes, want: CardInput) -> Image:
     """
     where = window(image.shape[0], image.shape[1], want)
     out = np.empty((1, want.height, want.width, 3), np.uint8)
-    inside = out[0, where.top : where.top + where.height, where.left : where.left + where.width]
+    inside = where.of(out[0])
     if (where.height, where.width) != (want.height, want.width):
         out[:] = fill_color(want)
     size, how = (where.width, where.height), _SAMPLING[want.sampling]
@@ -87,7 +93,11 @@ def present(labels: Image) -> list[int]:
 
 
 class LabelScaler:
-    """Rule 2, with buffers that are kept from frame to frame; for one thread."""
+    """Rule 2, with buffers that are kept from frame to frame; for one thread.
+
+    Beyond the surroundings of the other classes there is only the lowest, so each class is looked
+    at where it is: the result is that of looking everywhere, to the bit.
+    """
 
     def __init__(self) -> None:
         self._small = self._mask = self._best = self._higher = np.empty((0, 0), np.uint8)
@@ -95,7 +105,7 @@ class LabelScaler:
     def __call__(self, labels: Image, height: int, width: int, want: CardInput) -> Image:
         """uint8 (network height, network width) ids -> a new uint8 (height, width) ids."""
         where = window(height, width, want)
-        labels = labels[where.top : where.top + where.height, where.left : where.left + where.width]
+        labels = where.of(labels)
         if labels.shape == (height, width):
             return np.array(labels)
         ids = present(labels)
@@ -105,26 +115,62 @@ class LabelScaler:
         if self._mask.shape != (height, width) or self._small.shape != labels.shape:
             self._small = np.empty(labels.shape, np.uint8)
             self._mask, self._best, self._higher = (np.empty_like(out) for _ in range(3))
+        boxes = [self._reach(labels, class_id, out) for class_id in ids[1:]]
         if len(ids) == 2 and ids[0] == 0:
             # Two masks that add up to 255: the one above the middle is the higher one.
-            self._scale(labels, ids[1], self._mask)
-            cv2.threshold(self._mask, 127, ids[1], cv2.THRESH_BINARY, out)
+            mask = self._scale(labels, ids[1], self._mask, boxes[0])
+            cv2.threshold(mask, 127, ids[1], cv2.THRESH_BINARY, boxes[0].of(out))
             return out
-        self._scale(labels, ids[0], self._best)
-        for class_id in ids[1:]:
-            self._scale(labels, class_id, self._mask)
-            cv2.compare(self._mask, self._best, cv2.CMP_GT, self._higher)
-            cv2.max(self._mask, self._best, self._best)
+        self._scale(labels, ids[0], self._best, _around(boxes))
+        for class_id, box in zip(ids[1:], boxes, strict=True):
+            mask = self._scale(labels, class_id, self._mask, box)
+            best, higher, part = box.of(self._best), box.of(self._higher), box.of(out)
+            cv2.compare(mask, best, cv2.CMP_GT, higher)
+            cv2.max(mask, best, best)
             # Ids ascend, so the larger of old and new id is the new one: no masked copy is needed.
             # Not cv2.bitwise_and, which takes a single pixel and a number for two numbers.
-            cv2.threshold(self._higher, 0, class_id, cv2.THRESH_BINARY, self._higher)
-            cv2.max(out, self._higher, out)
+            cv2.threshold(higher, 0, class_id, cv2.THRESH_BINARY, higher)
+            cv2.max(part, higher, part)
         return out
 
-    def _scale(self, labels: Image, class_id: int, out: Image) -> None:
+    def _reach(self, labels: Image, class_id: int, out: Image) -> Window:
+        """Where in `out` the class's mask is not 0: its own pixels and two around them, one for
+        smoothing and one for interpolation.
+        """
         cv2.compare(labels, float(class_id), cv2.CMP_EQ, self._small)
-        height, width = out.shape
+        x, y, w, h = cv2.boundingRect(self._small)
+        top, bottom = _enlarged(y - 2, y + h + 2, labels.shape[0], out.shape[0])
+        left, right = _enlarged(x - 2, x + w + 2, labels.shape[1], out.shape[1])
+        return Window(top, left, bottom - top, right - left)
+
+    def _scale(self, labels: Image, class_id: int, buffer: Image, box: Window) -> Image:
+        """The part in `box` of the class's mask at `buffer`'s size; all of it lies in `buffer`.
+
+        Scaling starts at the upper left, wherever the box does, because only there both grids begin
+        together; what is beyond the box's lower right is left out.
+        """
+        height, width = buffer.shape
+        down, right = height / labels.shape[0], width / labels.shape[1]
+        # Two pixels more, so that the box does not see the cut edge.
+        rows = min(labels.shape[0], math.ceil((box.top + box.height) / down) + 2)
+        columns = min(labels.shape[1], math.ceil((box.left + box.width) / right) + 2)
+        small = self._small[:rows, :columns]
+        cv2.compare(labels[:rows, :columns], float(class_id), cv2.CMP_EQ, small)
         if height > labels.shape[0] and width > labels.shape[1]:
             # 3x3 with sigma 0 is OpenCV's name for [1 2 1] / 4.
-            cv2.GaussianBlur(self._small, (3, 3), 0, self._small, borderType=cv2.BORDER_REPLICATE)
-        cv2.resize(self._small, (width, height), out, interpolation=cv2.INTER_LINEAR)
+            cv2.GaussianBlur(small, (3, 3), 0, small, borderType=cv2.BORDER_REPLICATE)
+        part = buffer[: round(rows * down), : round(columns * right)]
+        cv2.resize(small, None, part, right, down, cv2.INTER_LINEAR)
+        return box.of(buffer)
+
+
+def _enlarged(begin: int, end: int, small: int, large: int) -> tuple[int, int]:
+    """A range of `small` pixels in `large` ones, outwards."""
+    return max(0, begin * large // small), min(large, -(-end * large // small))
+
+
+def _around(boxes: list[Window]) -> Window:
+    """The least window that holds them all."""
+    top, left = min(b.top for b in boxes), min(b.left for b in boxes)
+    bottom, right = max(b.top + b.height for b in boxes), max(b.left + b.width for b in boxes)
+    return Window(top, left, bottom - top, right - left)

@@ -19,8 +19,8 @@ def infer(engine: Engine, *, keep_input: bool = False, every: int = 1, live: boo
     change of size; the others get no `pending`.
 
     Who asks for the result is the next stage; the channel between them, one frame in each of
-    their hands and the engine's own limit bound what is in flight to `engine.depth`. With
-    `keep_input` that stage gets `tensor`, too, and lets go of it.
+    their hands and the engine's own limit bound what is in flight to `engine.depth` submissions.
+    With `keep_input` that stage gets `tensor`, too, and lets go of it.
 
     Of a `live` source only half as many are: those that an engine computes, and none that wait in
     its queue while newer ones come. A queue saves it a millisecond between two pictures; a picture
@@ -47,7 +47,7 @@ def infer(engine: Engine, *, keep_input: bool = False, every: int = 1, live: boo
         run,
         "the network is the limit: a smaller model or input, a lower precision or faster "
         "hardware raises the rate",
-        ahead=max(1, engine.depth - 2),
+        ahead=max(1, engine.depth * (1 if live else every) - 2),
         busy_s=lambda: engine.busy_s - begun,
     )
 
