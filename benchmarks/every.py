@@ -21,13 +21,13 @@ from typing import Any
 
 import cv2
 
+from benchmarks.machine import describe
 from engines.choose import load_engine
 from engines.engine import Engine
 from pipeline.api import stages_for
 from pipeline.frame import Image
 from pipeline.runner import Pipeline
 from pipeline.sources import open_source
-from tools.bench.machine import examine_machine
 from tools.config import parse_size
 
 
@@ -94,10 +94,15 @@ def main() -> None:
                     }
                 )
                 print(rows[-1], flush=True)
-    report = {"model": ask.model, "precision": ask.precision, "frames": ask.frames, "rows": rows}
-    report["reference_size"] = ask.reference_size
     if ask.json is not None:
-        report["machine"] = examine_machine().model_dump()
+        report = {
+            **describe(),
+            "model": ask.model,
+            "precision": ask.precision,
+            "reference_size": ask.reference_size,
+            "frames": ask.frames,
+            "rows": rows,
+        }
         ask.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -95,6 +95,32 @@ def test_a_cut_a_gap_and_another_size_are_due_and_begin_anew():
     assert due(Turns(3), sizes) == [True, False, True]
 
 
+class Together(FakeEngine):
+    """Knows how many pictures it had at once."""
+
+    now = most = 0
+
+    def _start(self, slot, pictures):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        super()._start(slot, pictures)
+
+    def _finish(self, slot):
+        try:
+            return super()._finish(slot)
+        finally:
+            self.now -= 1
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("every", [1, 3, 5])
+def test_the_engine_gets_as_many_pictures_at_once_as_it_takes(every):
+    # Those that it does not see lie between them, and must not keep it from being full.
+    with Together(fake_card(36, 64), depth=4, parallel=1, delay_s=0.03) as engine:
+        Pipeline(SyntheticSource(72, 128, 8 * every), stages_for(engine, every=every)).run()
+    assert engine.most == 4
+
+
 class Counting(FakeEngine):
     submitted = 0
 

@@ -33,6 +33,19 @@ def blobs(size, classes, seed):
     return ids[np.kron(coarse, np.ones((4, 4), int))[: size[0], : size[1]]]
 
 
+def islands(size, classes, seed):
+    """The same with the lowest id nearly everywhere, as most pictures have it."""
+    rng = np.random.default_rng(seed)
+    labels = blobs(size, classes, seed)
+    sea = np.ones(size, bool)
+    for _ in range(2):
+        top, left = (int(rng.integers(side)) for side in size)
+        height, width = (int(rng.integers(1, side // 3 + 2)) for side in size)
+        sea[top : top + height, left : left + width] = False
+    labels[sea] = labels.min()
+    return labels
+
+
 def channels_first(image):
     return image.astype(np.float64).transpose(2, 0, 1)[None]
 
@@ -187,6 +200,12 @@ def test_rule_2_the_class_whose_mask_is_highest(size, wanted, aspect, classes, s
     check_rule_2(size, wanted, aspect, blobs(wanted, classes, seed), LabelScaler())
 
 
+@settings(max_examples=200, deadline=None)
+@given(SIZES, SIZES, ASPECTS, st.integers(2, 5), st.integers(0, 99))
+def test_rule_2_where_classes_are_islands(size, wanted, aspect, classes, seed):
+    check_rule_2(size, wanted, aspect, islands(wanted, classes, seed), LabelScaler())
+
+
 @pytest.mark.parametrize("aspect", ["stretch", "keep"])
 @pytest.mark.parametrize("classes", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [(180, 320), (173, 311), (30, 40), (40, 400)])
@@ -208,6 +227,13 @@ def test_one_scaler_serves_frames_of_changing_size_and_classes():
         size, wanted = (tuple(int(n) for n in rng.integers(1, 60, 2)) for _ in range(2))
         labels = blobs(wanted, int(rng.integers(1, 6)), seed)
         check_rule_2(size, wanted, ("stretch", "keep")[seed % 2], labels, scaler)
+
+
+def test_nothing_stays_of_the_frame_before():
+    scaler = LabelScaler()
+    for seed in range(40):
+        labels = islands((30, 50), 2 + seed % 4, seed)
+        check_rule_2((72, 128), (30, 50), "stretch", labels, scaler)
 
 
 def test_labels_are_the_frames_own():
