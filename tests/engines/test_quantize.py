@@ -83,6 +83,56 @@ def test_tensorrt_gets_no_zero_points_and_no_int32(tmp_path):
             assert {kinds[name] for name in points} == {onnx.TensorProto.INT8}
 
 
+def with_swish(apart, opset=17):
+    """A network whose activations are HardSwish, or x * Sigmoid(x)."""
+    made = networks.deep()
+    made.opset_import[0].version = opset
+    for node in [n for n in made.graph.node if n.op_type == "Relu"]:
+        if apart:
+            gate = onnx.helper.make_node("Sigmoid", node.input, [f"{node.output[0]}_gate"])
+            made.graph.node.insert(list(made.graph.node).index(node), gate)
+            node.input.append(gate.output[0])
+        node.op_type = "Mul" if apart else "HardSwish"
+    return made
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_nothing_goes_to_8_bits_between_a_layer_and_its_swish(tmp_path, apart):
+    exact = model(tmp_path, with_swish(apart))
+    made = quantize(exact, noise(24), noise(8, first=100), allow_drift=True)
+    nodes = graph(made).node
+    makers = {name: node.op_type for node in nodes for name in node.output}
+    swishes = [n for n in nodes if n.op_type == ("Sigmoid" if apart else "HardSwish")]
+    assert len(swishes) == 2
+    assert {makers[n.input[0]] for n in swishes} == {"Conv"}
+    if apart:
+        products = [
+            n for n in nodes if n.op_type == "Mul" and "Sigmoid" in map(makers.get, n.input)
+        ]
+        assert [{makers[name] for name in n.input} for n in products] == [{"Conv", "Sigmoid"}] * 2
+    else:
+        assert "HardSigmoid" not in makers.values()
+    # The layers themselves are in 8 bits.
+    layers = [n for n in nodes if n.op_type == "Conv"]
+    assert {makers[name] for n in layers for name in n.input[:2]} == {"DequantizeLinear"}
+    for engine in ("openvino", "onnxruntime"):
+        with (
+            load_engine(saved(made, tmp_path), engine=engine, precision="fp32") as mine,
+            load_engine(exact, engine=engine, precision="fp32") as right,
+        ):
+            assert 0.97 < compare(mine, right, noise(8, first=200)).pixels < 1, engine
+
+
+def test_a_gate_that_is_no_swish_is_quantized(tmp_path):
+    other = with_swish(apart=True)
+    for gate in [n for n in other.graph.node if n.op_type == "Sigmoid"]:
+        gate.op_type = "HardSigmoid"  # with ONNX's own numbers, which are not HardSwish's
+    made = quantize(model(tmp_path, other), noise(8), noise(4, first=100), allow_drift=True)
+    kinds = [n.op_type for n in graph(made).node]
+    assert kinds.count("HardSigmoid") == 2
+    assert "HardSwish" not in kinds
+
+
 def outlier():
     """Four layers; the second gives one channel a thousand times as large as the others, and the
     third does not look at it. Eight bits for all of them leave the others none.
@@ -110,8 +160,9 @@ def test_layers_that_suffer_stay_in_fp32(tmp_path):
 
 
 def test_drift_is_refused_and_can_be_allowed(tmp_path):
-    """Ranges of nearly black pictures do not fit bright ones."""
-    exact = model(tmp_path, networks.deep())
+    """Ranges of nearly black pictures do not fit bright ones, and the only layer cannot be kept."""
+    layer = networks.random_layer(np.random.default_rng(3), 3, 6, 3)
+    exact = model(tmp_path, networks.network(layer))
     dark = [picture // 64 for picture in noise(8)]
     with pytest.raises(DriftError, match=r"INT8 of small drifts: .* --allow-drift"):
         quantize(exact, dark, noise(8, first=50))
