@@ -18,9 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections import deque
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,11 @@ import numpy as np
 
 from benchmarks.machine import describe, undisturbed
 from engines.choose import load_engine
-from engines.engine import Engine, Pending
+from engines.engine import Engine
 from engines.openvino_engine import available_precisions
 from pipeline.sources import open_source
 from pipeline.stages.geometry import to_network
+from tools.bench.measure import Stop, measure_engine
 
 
 def agreement(clip: Path, exact: Engine, int8: Engine, frames: int) -> dict[str, float]:
@@ -54,27 +54,6 @@ def agreement(clip: Path, exact: Engine, int8: Engine, frames: int) -> dict[str,
     }
 
 
-def rate(engine: Engine, count: int) -> float:
-    """Pictures a second of the engine alone."""
-    want = engine.card.input
-    shape = (1, want.height, want.width, 3)
-    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    flying: deque[Pending] = deque()
-
-    def through(number: int) -> None:
-        for _ in range(number):
-            if len(flying) == engine.depth:
-                flying.popleft().result()
-            flying.append(engine.submit(picture))
-        while flying:
-            flying.popleft().result()
-
-    through(2 * engine.depth)
-    begun = time.perf_counter()
-    through(count)
-    return count / (time.perf_counter() - begun)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -83,7 +62,7 @@ def main() -> None:
     parser.add_argument("--calibrate", nargs="+", type=Path, required=True)
     parser.add_argument("--model", default="voc")
     parser.add_argument("--frames", type=int, default=200)
-    parser.add_argument("--pictures", type=int, default=200, help="a round, of each engine")
+    parser.add_argument("--seconds", type=float, default=2.0, help="a round, of each engine")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     ask = parser.parse_args()
@@ -108,7 +87,8 @@ def main() -> None:
         rounds: dict[str, list[float]] = {name: [] for name in engines}
         for _ in range(ask.rounds):
             for name, engine in engines.items():
-                rounds[name].append(undisturbed(lambda engine=engine: rate(engine, ask.pictures)))
+                measure = partial(measure_engine, engine, ask.seconds, 0.5, Stop())
+                rounds[name].append(undisturbed(measure).fps)
         want = int8.card.input
         report = {
             **describe(),

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from benchmarks.machine import describe, undisturbed
 from engines.choose import load_engine
@@ -41,6 +40,7 @@ from pipeline.sinks import VideoSink
 from pipeline.stages import Look
 from pipeline.stages.colorize import Painter
 from pipeline.stages.geometry import LabelScaler, to_network
+from tools.bench.measure import warm_up
 
 _KEPT = 48
 
@@ -126,12 +126,6 @@ def renumbered(frames: list[Frame], step: int) -> Iterator[Frame]:
         yield again
 
 
-def _warm(engine: Engine) -> None:
-    blank = np.zeros((1, engine.card.input.height, engine.card.input.width, 3), np.uint8)
-    for pending in [engine.submit(blank) for _ in range(2 * engine.depth)]:
-        pending.result()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -149,16 +143,18 @@ def main() -> None:
             "streamseg": partial(run_streamseg, engine, args.clip, args.frames),
             "limit": partial(run_limit, engine, args.clip, args.frames),
         }
-        _warm(engine)
+        warm_up(engine)
         for number in range(args.rounds):
             for kind in list(kinds)[:: -1 if number % 2 else 1]:
                 rounds[kind].append(undisturbed(kinds[kind]))
                 print(f"round {number + 1} {kind}: {rounds[kind][-1]}", flush=True)
     medians = {
-        kind: {key: round(statistics.median(r[key] for r in rows), 3) for key in keys}
-        for keys, (kind, rows) in zip(
-            (("fps", "cpu_ms", "busy"), ("fps", "cpu_ms")), rounds.items(), strict=True
-        )
+        kind: {
+            key: round(statistics.median(r[key] for r in rows), 3)
+            for key in ("fps", "cpu_ms", "busy")
+            if key in rows[0]
+        }
+        for kind, rows in rounds.items()
     }
     pairs = list(zip(rounds["streamseg"], rounds["limit"], strict=True))
     shares = {

@@ -246,8 +246,7 @@ def _join_swishes(network: onnx.ModelProto) -> list[str]:
         if opset < 14 or not _is_hard_swish(gate) or users[gate.output[0]] > 1:
             apart += [gate.name, node.name]
         else:
-            joined = onnx.helper.make_node("HardSwish", gate.input, node.output, name=node.name)
-            node.CopyFrom(joined)
+            node.op_type, node.input[:] = "HardSwish", gate.input
             graph.node.remove(gate)
     return apart
 

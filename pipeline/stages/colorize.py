@@ -70,9 +70,8 @@ def _smooth(smoother: Smoother, frame: Frame, labels: Image, card: Card) -> Imag
     assert frame.tensor is not None
     where = window(frame.held_image.shape[0], frame.held_image.shape[1], card.input)
     steady = smoother(labels, frame.tensor[0], where, frame.time_s)
-    part = np.s_[where.top : where.top + where.height, where.left : where.left + where.width]
     # Copies: the next frame overwrites the one, and an engine may overwrite the other.
-    frame.smoothed = labels[part].copy(), steady[part].copy()
+    frame.smoothed = where.of(labels).copy(), where.of(steady).copy()
     return steady
 
 

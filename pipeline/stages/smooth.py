@@ -55,7 +55,7 @@ class Smoother:
         marks = cv2.threshold(cv2.absdiff(picture, before), _MOVED, 255, cv2.THRESH_BINARY)[1]
         moved = cv2.cvtColor(marks, cv2.COLOR_RGB2GRAY)
         # Only there: what surrounds a picture that keeps its aspect never moves.
-        inside = moved[where.top : where.top + where.height, where.left : where.left + where.width]
+        inside = where.of(moved)
         if cv2.countNonZero(inside) > _CUT * inside.size:
             return self._begin(labels)
         moved = cv2.dilate(moved, _AROUND)

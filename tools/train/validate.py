@@ -56,7 +56,7 @@ def _at_network_size(truth: Image, want: CardInput) -> Image:
     """uint8 (H, W) ids -> uint8 (height, width), void around a picture with aspect `keep`."""
     where = window(truth.shape[0], truth.shape[1], want)
     out = np.full((want.height, want.width), VOID, np.uint8)
-    inside = out[where.top : where.top + where.height, where.left : where.left + where.width]
+    inside = where.of(out)
     inside[:] = cv2.resize(
         truth, (where.width, where.height), interpolation=cv2.INTER_NEAREST_EXACT
     )
